@@ -1,0 +1,137 @@
+"""
+The recorded search behind the default hyperparameters.
+
+Every candidate changes the algorithm's defaults in one place or a few and trains on every task under VecNormalize, with the same
+seeds. Finished runs are rows of a CSV file; running the search again adds only what is missing:
+
+    python benchmarks/search_defaults.py --workers 2
+    python benchmarks/search_defaults.py --table
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "search_defaults.csv"
+FIELDS = ["algo", "candidate", "env", "seed", "timesteps", "final_return", "mean_return", "best_return", "seconds"]
+FINAL_STEPS = 30_000
+TASKS = {"Hopper-v4": 200_000, "HalfCheetah-v4": 200_000, "Walker2d-v4": 200_000, "Pendulum-v1": 100_000}
+SEEDS = (0, 1)
+BASE = {
+    "smac": {"target_kl": 0.05, "damping": 0.1, "gae_lambda": 0.9},
+    "accg": {"target_kl": 0.05, "damping": 0.1, "gae_lambda": 0.9},
+    "acsgd": {"learning_rate": 0.1, "gae_lambda": 0.9},
+    "acadam": {"learning_rate": 1e-3, "gae_lambda": 0.9},
+}
+CANDIDATES: list[tuple[str, dict[str, Any]]] = [
+    ("smac", {}),
+    ("smac", {"target_kl": 0.1}),
+    ("smac", {"target_kl": 0.02}),
+    ("smac", {"gae_lambda": 0.95}),
+    ("smac", {"normalize_advantage": False}),
+    ("smac", {"damping": 1.0}),
+    ("smac", {"critic_batch_size": 64}),
+    ("accg", {}),
+    ("accg", {"target_kl": 0.02}),
+    ("acsgd", {"learning_rate": 0.3}),
+    ("acsgd", {}),
+    ("acadam", {}),
+    ("acadam", {"learning_rate": 3e-3}),
+    ("acadam", {"learning_rate": 3e-4}),
+    ("acsgd", {"learning_rate": 1.0}),
+    ("accg", {"target_kl": 0.1}),
+]
+
+
+def run(algo: str, candidate: str, env_id: str, seed: int, timesteps: int) -> dict[str, Any]:
+    """Train once; the returns are undiscounted training returns, final over the last 30k steps."""
+    import torch as th
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    from sb3_smac import ALGORITHMS
+
+    warnings.filterwarnings("ignore")
+    th.set_num_threads(1)
+    start = time.time()
+    env = VecNormalize(make_vec_env(env_id, seed=seed), gamma=0.99)
+    model = ALGORITHMS[algo]("MlpPolicy", env, seed=seed, stats_window_size=10**6, **BASE[algo], **json.loads(candidate))
+    model.learn(timesteps, log_interval=10**6)
+    assert model.ep_info_buffer is not None
+    returns = np.array([info["r"] for info in model.ep_info_buffer])
+    ends = np.cumsum([info["l"] for info in model.ep_info_buffer])
+    tenths = [returns[(ends > timesteps * i / 10) & (ends <= timesteps * (i + 1) / 10)] for i in range(10)]
+    row = [
+        returns[ends > timesteps - FINAL_STEPS].mean(),
+        returns.mean(),
+        max(tenth.mean() for tenth in tenths if len(tenth)),
+        time.time() - start,
+    ]
+    return dict(zip(FIELDS, [algo, candidate, env_id, seed, timesteps, *(round(float(x), 1) for x in row)], strict=True))
+
+
+def read() -> list[dict[str, str]]:
+    """The finished runs."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open() as file:
+        return list(csv.DictReader(file))
+
+
+def print_table() -> None:
+    """Mean final return over the seeds (and its standard deviation) of each candidate on each task, as Markdown."""
+    rows = read()
+    tasks = list(dict.fromkeys(row["env"] for row in rows))
+    print("| algorithm | candidate |", " | ".join(tasks), "|\n|", " | ".join(["---"] * (2 + len(tasks))), "|")
+    for algo, candidate in dict.fromkeys((row["algo"], row["candidate"]) for row in rows):
+        cells = []
+        for env_id in tasks:
+            finals = [
+                float(row["final_return"])
+                for row in rows
+                if (row["algo"], row["candidate"], row["env"]) == (algo, candidate, env_id)
+            ]
+            spread = f" ± {statistics.pstdev(finals):.0f}" if len(finals) > 1 else ""
+            cells.append(f"{statistics.mean(finals):.0f}{spread} ({len(finals)})" if finals else "")
+        print(f"| {algo} | `{json.dumps({**BASE[algo], **json.loads(candidate)})}` |", " | ".join(cells), "|")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2, help="processes, one torch thread each")
+    parser.add_argument("--table", action="store_true", help="print the finished runs as a table, run nothing")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print_table()
+        return
+    done = {(row["algo"], row["candidate"], row["env"], int(row["seed"])) for row in read()}
+    jobs = [
+        (algo, json.dumps(candidate), env_id, seed, timesteps)
+        for algo, candidate in CANDIDATES
+        for seed in SEEDS
+        for env_id, timesteps in TASKS.items()
+        if (algo, json.dumps(candidate), env_id, seed) not in done
+    ]
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(arguments.workers, max_tasks_per_child=1) as pool:
+        for finished in as_completed([pool.submit(run, *job) for job in jobs]):
+            row = finished.result()
+            is_new = not RESULTS.exists()
+            with RESULTS.open("a", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS)
+                if is_new:
+                    writer.writeheader()
+                writer.writerow(row)
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_smac.ac_cg.ac_cg import ACCG
+
+__all__ = ["ACCG", "CnnPolicy", "MlpPolicy", "MultiInputPolicy"]

@@ -1,0 +1,129 @@
+"""Errors for bad input that name what is wrong, where, and what is accepted."""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+
+
+ADVICE = "The policy was left as it was. stable_baselines3.common.vec_env.VecCheckNan finds the step that this comes from."
+
+
+class NonFiniteError(ValueError):
+    """A rollout, a gradient or an update is NaN or infinite. The policy was left as it was before the update."""
+
+
+def number(
+    name: str,
+    value: Any,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    exclusive: bool = False,
+    optional: bool = False,
+) -> None:
+    """
+    :param name: the parameter's name
+    :param value: its value
+    :param minimum: smallest value accepted
+    :param maximum: largest value accepted
+    :param exclusive: whether the minimum itself is refused
+    :param optional: whether ``None`` is accepted
+    :raises ValueError: if the value is not a finite number in that range
+    """
+    if optional and value is None:
+        return
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not minimum <= value <= maximum or (exclusive and value == minimum):
+        limits = f"{'>' if exclusive else '>='} {minimum:g}" + (f" and <= {maximum:g}" if maximum < math.inf else "")
+        raise ValueError(f"{name} must be {'None or ' if optional else ''}a finite number {limits}, got {value!r}")
+
+
+def integer(name: str, value: Any, minimum: int, optional: bool = False) -> None:
+    """
+    :param name: the parameter's name
+    :param value: its value
+    :param minimum: smallest value accepted
+    :param optional: whether ``None`` is accepted
+    :raises ValueError: if the value is not an integer in that range
+    """
+    if optional and value is None:
+        return
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be {'None or ' if optional else ''}an integer >= {minimum}, got {value!r}")
+
+
+def choice(name: str, value: Any, accepted: Collection[Any]) -> None:
+    """
+    :param name: the parameter's name
+    :param value: its value
+    :param accepted: the values accepted
+    :raises ValueError: if the value is not one of these
+    """
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+
+
+def rollout_is_finite(buffer: RolloutBuffer, last_observations: Any, num_timesteps: int) -> None:
+    """
+    Check a rollout before it is used (and before its arrays are flattened).
+
+    :param buffer: a full rollout buffer, with arrays of shape (n_steps, n_envs, ...)
+    :param last_observations: the observations after the last step
+    :param num_timesteps: timesteps of training at the end of the rollout
+    :raises NonFiniteError: naming the first quantity that is not finite, the step, the environment and the timestep
+    """
+    for name in ("observations", "actions", "rewards", "values", "log_probs"):
+        for label, array in _labelled(name, getattr(buffer, name)):
+            _buffer_is_finite(label, array, buffer, num_timesteps)
+    observations_are_finite(last_observations, num_timesteps)
+    _buffer_is_finite("advantages", buffer.advantages, buffer, num_timesteps)  # last: it is made of the others
+
+
+def _buffer_is_finite(label: str, array: np.ndarray, buffer: RolloutBuffer, num_timesteps: int) -> None:
+    bad = _first_non_finite(array)
+    if bad is not None:
+        raise NonFiniteError(f"The {label} of the rollout are not finite {place(buffer, *bad, num_timesteps)}. {ADVICE}")
+
+
+def observations_are_finite(observations: Any, num_timesteps: int) -> None:
+    """
+    :param observations: observations of all environments, shape (n_envs, ...), or a dict of such
+    :param num_timesteps: timesteps of training at which they were observed
+    :raises NonFiniteError: naming the environment and the timestep
+    """
+    if observations is None:  # no rollout was collected
+        return
+    for label, array in _labelled("observations", observations):
+        bad = _first_non_finite(np.asarray(array)[None])
+        if bad is not None:
+            raise NonFiniteError(f"The {label} of environment {bad[1]} are not finite at timestep {num_timesteps}. {ADVICE}")
+
+
+def place(buffer: RolloutBuffer, step: int, env: int, num_timesteps: int) -> str:
+    """
+    Where a transition of a rollout stands.
+
+    :param buffer: rollout buffer
+    :param step: step of the rollout, from 0
+    :param env: index of the environment
+    :param num_timesteps: timesteps of training at the end of the rollout
+    :return: in words
+    """
+    timestep = num_timesteps - (buffer.buffer_size - 1 - step) * buffer.n_envs
+    return f"at step {step} of environment {env} (timestep {timestep})"
+
+
+def _labelled(name: str, arrays: Any) -> list[tuple[str, Any]]:
+    """The arrays of a Dict space under their keys, or the one array under its name."""
+    return [(f"{name}[{key!r}]", array) for key, array in arrays.items()] if isinstance(arrays, dict) else [(name, arrays)]
+
+
+def _first_non_finite(array: np.ndarray) -> tuple[int, int] | None:
+    """First (step, environment) of an array of shape (n_steps, n_envs, ...) that holds a NaN or an infinity."""
+    if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
+        return None
+    step, env = np.argwhere(~np.isfinite(array))[0][:2]
+    return int(step), int(env)

@@ -1,0 +1,496 @@
+"""The actor-critic of the paper (§4.3, Algorithm 1), with the actor's step left to a subclass."""
+
+import copy
+import math
+from abc import abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutBufferSamples
+from stable_baselines3.common.utils import explained_variance, update_learning_rate
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_smac.common import checks
+from sb3_smac.common.checks import NonFiniteError
+from sb3_smac.common.parameters import restored_on_error, split_parameters
+from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_smac.common.returns import monte_carlo_returns
+from sb3_smac.common.schedules import ScheduleLike, to_schedule
+from sb3_smac.common.trust_region import mean_kl, size_step
+from sb3_smac.maths import Scores, assign, flat_gradient, flatten
+
+SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCritic")
+
+CriticTarget = Literal["gae", "monte_carlo"]
+
+
+@dataclass(frozen=True)
+class ActorBatch:
+    """
+    What an algorithm sees of one actor batch of N transitions; d is the number of actor parameters.
+
+    :param gradient: policy gradient ``g = (1/N) Σ A_i s_i`` (plus the entropy bonus's, if any), shape (d,)
+    :param scores: the score matrix S (N, d) as a linear operator
+    :param distribution: action distributions ``π_θ(· | o_i)`` with their graph
+    :param parameters: the actor's parameters θ
+    """
+
+    gradient: th.Tensor
+    scores: Scores
+    distribution: Distribution
+    parameters: list[nn.Parameter]
+
+
+class NaturalActorCritic(OnPolicyAlgorithm):
+    """
+    Advantage actor-critic whose actor step is ``θ ← θ + α x``, with the direction x left to the subclass.
+
+    An iteration collects N transitions and estimates their advantages by GAE; then the actor makes one step per actor batch,
+    and the critic is fitted to the returns by its own optimizer. A subclass implements :meth:`actor_direction`.
+
+    Paper: https://arxiv.org/abs/2601.18626
+
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: Step size α of the actor: a number, a schedule of the remaining progress (from 1 to 0) or the RL Zoo's
+        ``"lin_x"``. Not used with ``target_kl``.
+    :param n_steps: Number of steps to run for each environment per update (N is n_steps * n_envs)
+    :param batch_size: Transitions per actor step. ``None``: the whole rollout (the paper's batch-mean variant), ``1``: the paper's
+        single-sample variant. Several steps are made one after the other, in random order, each at the parameters that the
+        previous one left. If it does not divide the rollout, the last batch is smaller.
+    :param gamma: Discount factor
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
+    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the policy's KL
+        divergence on its batch (summed over independent action dimensions, averaged over states) is this number.
+    :param critic_learning_rate: Learning rate of the critic's optimizer (same types as ``learning_rate``)
+    :param n_critic_updates: Passes over the rollout when the critic is fitted
+    :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
+    :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum of
+        rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
+    :param ent_coef: Coefficient of the entropy bonus
+    :param max_grad_norm: Largest norm of the policy gradient and of the critic's gradient; ``None``: no clipping
+    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
+        instead of action noise exploration (default: False)
+    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE
+        Default: -1 (only sample at the beginning of the rollout)
+    :param rollout_buffer_class: Rollout buffer class to use. If ``None``, it will be automatically selected.
+    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
+    :param normalize_advantage: Whether to give the advantages of a rollout mean 0 and standard deviation 1
+    :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
+        the reported success rate, mean episode length, and mean reward over
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments to be passed to the policy on creation. ``optimizer_class`` and
+        ``optimizer_kwargs`` are the critic's.
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages (such as device or wrappers used), 2 for
+        debug messages
+    :param seed: Seed for the pseudo random generators
+    :param device: Device (cpu, cuda, ...) on which the code should be run.
+        Setting it to auto, the code will be run on the GPU if possible.
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :raises ValueError: if an argument is out of its range; the message names it, its value and what is accepted
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+
+    actor_parameters: list[nn.Parameter]
+    critic_parameters: list[nn.Parameter]
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: ScheduleLike,
+        n_steps: int,
+        batch_size: int | None,
+        gamma: float,
+        gae_lambda: float,
+        target_kl: ScheduleLike | None,
+        critic_learning_rate: ScheduleLike,
+        n_critic_updates: int,
+        critic_batch_size: int | None,
+        critic_target: CriticTarget,
+        ent_coef: float,
+        max_grad_norm: float | None,
+        use_sde: bool,
+        sde_sample_freq: int,
+        rollout_buffer_class: type[RolloutBuffer] | None,
+        rollout_buffer_kwargs: dict[str, Any] | None,
+        normalize_advantage: bool,
+        stats_window_size: int,
+        tensorboard_log: str | None,
+        policy_kwargs: dict[str, Any] | None,
+        verbose: int,
+        seed: int | None,
+        device: th.device | str,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,  # type: ignore[arg-type]  # strings are parsed in _setup_lr_schedule
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=0.0,  # actor and critic have losses of their own
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]  # None: no clipping
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            _init_setup_model=False,
+        )
+        self.batch_size = batch_size
+        self.target_kl = target_kl
+        self.critic_learning_rate = critic_learning_rate
+        self.n_critic_updates = n_critic_updates
+        self.critic_batch_size = critic_batch_size
+        self.critic_target = critic_target
+        self.normalize_advantage = normalize_advantage
+        # KL / ‖α x‖² of the last sized step: the next one starts its search from there
+        self._kl_curvature: float | None = None
+        self._actor_metrics: defaultdict[str, list[float]] = defaultdict(list)
+
+    def _check_hyperparameters(self) -> None:
+        """
+        Check every argument; a subclass adds its own.
+
+        :raises ValueError: naming the argument, its value and what is accepted
+        """
+        checks.integer("n_steps", self.n_steps, minimum=1)
+        checks.integer("batch_size", self.batch_size, minimum=1, optional=True)
+        checks.number("gamma", self.gamma, minimum=0, maximum=1)
+        checks.number("gae_lambda", self.gae_lambda, minimum=0, maximum=1)
+        checks.integer("n_critic_updates", self.n_critic_updates, minimum=1)
+        checks.integer("critic_batch_size", self.critic_batch_size, minimum=1, optional=True)
+        checks.choice("critic_target", self.critic_target, ("gae", "monte_carlo"))
+        checks.number("ent_coef", self.ent_coef, minimum=0)
+        checks.number("max_grad_norm", self.max_grad_norm, minimum=0, exclusive=True, optional=True)
+        checks.choice("normalize_advantage", self.normalize_advantage, (False, True))
+
+    def _check_rollout_size(self) -> None:
+        """
+        Check what depends on the number of environments. (Not when a model is loaded, perhaps only to predict.)
+
+        :raises ValueError: if the rollout is too small for ``batch_size`` or ``normalize_advantage``
+        """
+        rollout_size = self.n_steps * self.n_envs
+        if self.batch_size is not None and self.batch_size > rollout_size:
+            raise ValueError(
+                f"batch_size must be None or between 1 and the rollout's n_steps * n_envs = {rollout_size}, got {self.batch_size}"
+            )
+        if self.normalize_advantage and rollout_size < 2:
+            raise ValueError(
+                f"normalize_advantage=True needs n_steps * n_envs of at least 2, got n_steps={self.n_steps} and "
+                f"n_envs={self.n_envs}"
+            )
+
+    def _setup_model(self) -> None:
+        self._check_hyperparameters()
+        super()._setup_model()
+        self.critic_lr_schedule = to_schedule(self.critic_learning_rate, "critic_learning_rate")
+        self.target_kl_schedule = (
+            None if self.target_kl is None else to_schedule(self.target_kl, "target_kl", exclusive=True)
+        )
+        self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
+        # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
+        self.policy.optimizer = self.policy.optimizer_class(  # type: ignore[call-arg]
+            self.critic_parameters, lr=self.critic_lr_schedule(1), **self.policy.optimizer_kwargs
+        )
+
+    def _setup_lr_schedule(self) -> None:
+        self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = MlpPolicy.__name__) -> None:
+        super()._maybe_recommend_cpu(mlp_class_name)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._check_rollout_size()
+        return super()._setup_learn(*args, **kwargs)
+
+    def _excluded_save_params(self) -> list[str]:
+        # rebuilt by _setup_model
+        return [
+            *super()._excluded_save_params(),
+            "actor_parameters",
+            "critic_parameters",
+            "critic_lr_schedule",
+            "target_kl_schedule",
+            "_actor_metrics",
+        ]
+
+    @abstractmethod
+    def actor_direction(self, batch: ActorBatch) -> th.Tensor:
+        """
+        The direction x of the actor's step ``θ ← θ + α x``: all that distinguishes one algorithm from another.
+
+        :param batch: policy gradient, scores and distributions of the batch
+        :return: x, shape (d,)
+        """
+
+    def train(self) -> None:
+        """
+        Update actor and critic with the rollout that was just collected (Algorithm 1 of the paper).
+
+        :raises NonFiniteError: if the rollout or a gradient is not finite; the policy is then as it was before
+        """
+        self._update_learning_rates()
+        checks.rollout_is_finite(self.rollout_buffer, self._last_obs, self.num_timesteps)
+        if self.critic_target == "monte_carlo":
+            self._set_monte_carlo_returns()
+        with restored_on_error(self.policy, *self._optimizers()):
+            rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
+            self._train_actor(rollout)
+            self._train_critic(rollout)
+        self._n_updates += 1
+        self._log_update()
+
+    def _optimizers(self) -> list[th.optim.Optimizer]:
+        return [self.policy.optimizer]
+
+    def _update_learning_rates(self) -> None:
+        progress = self._current_progress_remaining
+        critic_learning_rate = self.critic_lr_schedule(progress)
+        update_learning_rate(self.policy.optimizer, critic_learning_rate)
+        self.logger.record("train/learning_rate", self.lr_schedule(progress))
+        self.logger.record("train/critic_learning_rate", critic_learning_rate)
+
+    def _set_monte_carlo_returns(self) -> None:
+        buffer = self.rollout_buffer
+        # Whatever λ_GAE, the last step's TD(λ) return is its reward plus the bootstrapped value
+        buffer.returns = monte_carlo_returns(buffer.rewards, buffer.episode_starts, buffer.returns[-1], self.gamma)
+
+    def _train_actor(self, rollout: RolloutBufferSamples) -> None:
+        """
+        One step per actor batch, each at the parameters that the previous one left.
+
+        :param rollout: N shuffled transitions
+        """
+        advantages = rollout.advantages
+        if self.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        rollout_size = len(advantages)
+        batch_size = self.batch_size or rollout_size
+        old_distribution = self._distribution(rollout.observations)
+        for start in range(0, rollout_size, batch_size):
+            indices = slice(start, start + batch_size)
+            observations = _take(rollout.observations, indices)
+            batch = self._actor_batch(observations, rollout.actions[indices], advantages[indices])
+            direction = self.actor_direction(batch)
+            if not th.isfinite(direction).all():
+                raise NonFiniteError(self._explain_actor())
+            self._record_direction(batch, direction)
+            if self.target_kl_schedule is None:
+                self._fixed_step(batch, direction)
+            else:
+                reference = old_distribution if batch_size >= rollout_size else self._distribution(observations)
+                self._sized_step(batch, direction, observations, reference)
+        kl = self._kl_from(old_distribution, rollout.observations)
+        if math.isnan(kl):
+            raise NonFiniteError(f"The policy is not finite after the actor's step: the step was too large. {checks.ADVICE}")
+        self.record_actor("approx_kl", kl)
+
+    def _actor_batch(self, observations: PyTorchObs, actions: th.Tensor, advantages: th.Tensor) -> ActorBatch:
+        self.policy.set_training_mode(True)  # batch statistics and dropout
+        # The policy writes its next distribution into the same object: keep this one
+        distribution = copy.copy(self.policy.get_distribution(observations))
+        log_prob = distribution.log_prob(self._as_log_prob_takes(actions))  # (N,)
+        entropy = distribution.entropy()
+        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        policy_loss = -(advantages.to(log_prob.dtype) * log_prob).mean()
+        loss = policy_loss + self.ent_coef * entropy_loss
+        gradient = -flat_gradient(loss, self.actor_parameters, retain_graph=True)
+        if self.max_grad_norm is not None:
+            gradient *= (self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
+        self.record_actor("policy_loss", policy_loss.item())
+        self.record_actor("entropy_loss", entropy_loss.item())
+        return ActorBatch(gradient, Scores(log_prob, self.actor_parameters), distribution, self.actor_parameters)
+
+    def _as_log_prob_takes(self, actions: th.Tensor) -> th.Tensor:
+        return actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions
+
+    @th.no_grad()
+    def _distribution(self, observations: PyTorchObs) -> Distribution:
+        """What the policy would do: in evaluation mode, as it collects rollouts."""
+        self.policy.set_training_mode(False)
+        return copy.copy(self.policy.get_distribution(observations))
+
+    def _kl_from(self, old_distribution: Distribution, observations: PyTorchObs) -> float:
+        """KL divergence of the policy as it is now from ``old_distribution``; NaN if the policy is broken."""
+        try:
+            return mean_kl(old_distribution, self._distribution(observations)).item()
+        except ValueError:  # torch refuses the parameters of the distribution: they are not finite
+            return math.nan
+
+    def _fixed_step(self, batch: ActorBatch, direction: th.Tensor) -> None:
+        """``θ ← θ + α x``, the paper's step."""
+        step_size = self.lr_schedule(self._current_progress_remaining)
+        assign(batch.parameters, th.add(flatten(batch.parameters), direction, alpha=step_size))
+        self.record_actor("step_size", step_size)
+
+    def _sized_step(
+        self, batch: ActorBatch, direction: th.Tensor, observations: PyTorchObs, old_distribution: Distribution
+    ) -> None:
+        """``θ ← θ + α x``, with the α at which the policy's KL divergence on the batch is ``target_kl``."""
+        assert self.target_kl_schedule is not None
+        target_kl = self.target_kl_schedule(self._current_progress_remaining)
+        squared_norm = direction.dot(direction).item()
+        if squared_norm == 0 or target_kl <= 0:  # nowhere to go
+            self.record_actor("step_size", 0.0)
+            return
+        start = flatten(batch.parameters)
+
+        def kl_at(step_size: float) -> float:
+            assign(batch.parameters, th.add(start, direction, alpha=step_size))
+            return self._kl_from(old_distribution, observations)
+
+        curvature = self._kl_curvature or self._predicted_curvature(batch, direction)
+        step_size, kl, _ = size_step(kl_at, target_kl, first_guess=math.sqrt(target_kl / (curvature * squared_norm)))
+        assign(batch.parameters, th.add(start, direction, alpha=step_size))
+        if kl > 0:
+            self._kl_curvature = kl / (step_size**2 * squared_norm)
+        self.record_actor("step_size", step_size)
+
+    def _predicted_curvature(self, batch: ActorBatch, direction: th.Tensor) -> float:
+        """KL / ‖α x‖² of a small step, by the whole empirical Fisher: ``½ xᵀFx / ‖x‖²``, where ``xᵀFx = mean (s_iᵀx)²``."""
+        unit = direction / direction.norm()
+        curvature = 0.5 * batch.scores.product(unit).square().mean().item()
+        return curvature if 0 < curvature < math.inf else 1.0
+
+    def _train_critic(self, rollout: RolloutBufferSamples) -> None:
+        """
+        Fit the critic to the returns by its optimizer; parameters that it shares with the actor stay as they are.
+
+        :param rollout: N transitions
+        """
+        self.policy.set_training_mode(True)
+        parameters = [parameter for parameter in self.critic_parameters if parameter.requires_grad]
+        rollout_size = len(rollout.returns)
+        losses = []
+        for _ in range(self.n_critic_updates):
+            for indices in th.randperm(rollout_size).to(self.device).split(self.critic_batch_size or rollout_size):
+                values = self.policy.predict_values(_take(rollout.observations, indices)).flatten()
+                loss = F.mse_loss(values, rollout.returns[indices].to(values.dtype))
+                self.policy.optimizer.zero_grad()
+                loss.backward(inputs=parameters)
+                if self.max_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                self.policy.optimizer.step()
+                losses.append(loss.detach())
+        value_loss = th.stack(losses).mean().item()
+        if not math.isfinite(value_loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
+            raise NonFiniteError(self._explain_critic())
+        self.logger.record("train/value_loss", value_loss)
+
+    def record_actor(self, name: str, value: float) -> None:
+        """
+        Note a quantity of one actor batch; ``train/<name>`` logs its mean over the batches of the update.
+
+        :param name: key, without ``train/``
+        :param value: value
+        """
+        self._actor_metrics[name].append(value)
+
+    def _record_direction(self, batch: ActorBatch, direction: th.Tensor) -> None:
+        self.record_actor("policy_gradient_norm", batch.gradient.norm().item())
+        self.record_actor("natural_gradient_norm", direction.norm().item())
+        self.record_actor("cosine_similarity", F.cosine_similarity(batch.gradient, direction, dim=0).item())
+        if "score_norm" not in self._actor_metrics:  # of the first batch only: it may cost a backward pass
+            self.record_actor("score_norm", batch.scores.mean().norm().item())
+
+    def _log_update(self) -> None:
+        for name, values in self._actor_metrics.items():
+            self.logger.record(f"train/{name}", float(np.mean(values)))
+        self._actor_metrics.clear()
+        buffer = self.rollout_buffer
+        self.logger.record("train/log_prob", float(buffer.log_probs.mean()))
+        self.logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _explain_actor(self) -> str:
+        """Which transition's score is not finite, and where it came from. Slow: only on the way to an error."""
+        self.policy.set_training_mode(False)
+        for index in range(self.rollout_buffer.buffer_size * self.rollout_buffer.n_envs):
+            data = self.rollout_buffer._get_samples(np.array([index]))
+            log_prob = self.policy.get_distribution(data.observations).log_prob(self._as_log_prob_takes(data.actions))
+            if not th.isfinite(log_prob).all():
+                return f"The log-probability of the action is not finite {self._place(index)}. {checks.ADVICE}"
+            if not th.isfinite(flat_gradient(log_prob, self.actor_parameters)).all():
+                return f"The gradient of the log-probability is not finite {self._place(index)}. {checks.ADVICE}"
+        index = int(np.argmax(np.abs(self.rollout_buffer.advantages)))
+        return (
+            "The gradient of the actor is not finite, though that of every log-probability is; the largest advantage, "
+            f"{self.rollout_buffer.advantages.flat[index]:g}, is {self._place(index)}. {checks.ADVICE}"
+        )
+
+    def _explain_critic(self) -> str:
+        """Where the return is hardest to fit: there the critic's loss overflowed. Only on the way to an error."""
+        index = int(np.argmax(np.abs(self.rollout_buffer.returns)))
+        return (
+            "The gradient of the critic is not finite; the largest return, "
+            f"{self.rollout_buffer.returns.flat[index]:g}, is {self._place(index)}. {checks.ADVICE}"
+        )
+
+    def _place(self, index: int) -> str:
+        """Where a transition stands, by its index in the flattened rollout buffer (environment by environment)."""
+        buffer = self.rollout_buffer
+        env, step = divmod(index, buffer.buffer_size)
+        return checks.place(buffer, step, env, self.num_timesteps)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        try:
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        except ValueError:
+            # torch refuses a NaN mean without a word on the observation that it comes from
+            checks.observations_are_finite(self._last_obs, self.num_timesteps)
+            raise
+
+    def learn(
+        self: SelfNaturalActorCritic,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfNaturalActorCritic:
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=type(self).__name__ if tb_log_name is None else tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+
+def _take(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
+    """Some of the observations of a batch, also of a Dict space."""
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]

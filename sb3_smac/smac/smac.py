@@ -1,0 +1,143 @@
+"""SMAC: actor-critic with a damped rank-1 Fisher."""
+
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_smac.common import checks
+from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
+from sb3_smac.common.schedules import ScheduleLike
+from sb3_smac.maths import sherman_morrison_solve
+
+
+class SMAC(NaturalActorCritic):
+    """
+    SM-ActorCritic (SMAC): the actor's step is the natural gradient under a damped rank-1 empirical Fisher.
+
+    The mean score s̄ of an actor batch gives ``F̂ = λI + s̄s̄ᵀ``, which the Sherman–Morrison formula inverts in O(d) time and
+    memory: ``θ ← θ + α F̂⁻¹ g``.
+
+    Paper: https://arxiv.org/abs/2601.18626 (eq. 4-5, §5.1)
+
+    :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
+    :param env: The environment to learn from (if registered in Gym, can be str)
+    :param learning_rate: Step size α of the actor: a number, a schedule of the remaining progress (from 1 to 0) or the RL Zoo's
+        ``"lin_x"``. Not used with ``target_kl``.
+    :param n_steps: Number of steps to run for each environment per update (N is n_steps * n_envs)
+    :param batch_size: Transitions per actor step. ``None``: the whole rollout (the paper's batch-mean variant), ``1``: the
+        paper's single-sample variant. Several steps
+        are made one after the other, in random order, each at the parameters that the previous one left. If it does not divide
+        the rollout, the last batch is smaller.
+    :param gamma: Discount factor
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
+    :param damping: Damping λ > 0 of the Fisher
+    :param fisher_rank: Rank of the empirical Fisher; 1, the paper's mean score, is the only one so far
+    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the policy's KL
+        divergence on its batch (summed over independent action dimensions, averaged over states) is this number.
+    :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
+    :param n_critic_updates: Passes over the rollout when the critic is fitted
+    :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
+    :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum
+        of rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
+    :param ent_coef: Coefficient of the entropy bonus
+    :param max_grad_norm: Largest norm of the policy gradient and of the critic's gradient; ``None``: no clipping
+    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
+        instead of action noise exploration (default: False)
+    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE
+        Default: -1 (only sample at the beginning of the rollout)
+    :param rollout_buffer_class: Rollout buffer class to use. If ``None``, it will be automatically selected.
+    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
+    :param normalize_advantage: Whether to give the advantages of a rollout mean 0 and standard deviation 1
+    :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
+        the reported success rate, mean episode length, and mean reward over
+    :param tensorboard_log: the log location for tensorboard (if None, no logging)
+    :param policy_kwargs: additional arguments to be passed to the policy on creation. ``optimizer_class`` and
+        ``optimizer_kwargs`` are the critic's.
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages (such as device or wrappers used), 2 for
+        debug messages
+    :param seed: Seed for the pseudo random generators
+    :param device: Device (cpu, cuda, ...) on which the code should be run.
+        Setting it to auto, the code will be run on the GPU if possible.
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :raises ValueError: if an argument is out of its range; the message names it, its value and what is accepted
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: ScheduleLike = 0.1,
+        n_steps: int = 1000,
+        batch_size: int | None = None,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.9,
+        damping: float = 0.1,
+        fisher_rank: int = 1,
+        target_kl: ScheduleLike | None = 0.02,
+        critic_learning_rate: ScheduleLike = 1e-3,
+        n_critic_updates: int = 10,
+        critic_batch_size: int | None = 128,
+        critic_target: CriticTarget = "gae",
+        ent_coef: float = 0.0,
+        max_grad_norm: float | None = None,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            target_kl=target_kl,
+            critic_learning_rate=critic_learning_rate,
+            n_critic_updates=n_critic_updates,
+            critic_batch_size=critic_batch_size,
+            critic_target=critic_target,
+            ent_coef=ent_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            normalize_advantage=normalize_advantage,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+        )
+        self.damping = damping
+        self.fisher_rank = fisher_rank
+        if _init_setup_model:
+            self._setup_model()
+
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
+        checks.number("damping", self.damping, minimum=0, exclusive=True)
+        checks.choice("fisher_rank", self.fisher_rank, (1,))
+
+    def actor_direction(self, batch: ActorBatch) -> th.Tensor:
+        """
+        ``x = (λI + s̄s̄ᵀ)⁻¹ g`` (the paper's eq. 5; §5.1 for a batch).
+
+        :param batch: policy gradient g and scores
+        :return: x, shape (d,)
+        """
+        return sherman_morrison_solve(batch.gradient, batch.scores.mean(), self.damping)
