@@ -1,8 +1,8 @@
 """
 The recorded search behind the default hyperparameters.
 
-Every candidate changes the algorithm's defaults in one place or a few and trains on every task under VecNormalize, with the same
-seeds. Finished runs are rows of a CSV file; running the search again adds only what is missing:
+Every candidate changes the base settings of its algorithm in one place and trains on every task under VecNormalize, with the
+same seeds. Finished runs are rows of a CSV file; running the search again adds only what is missing:
 
     python benchmarks/search_defaults.py --workers 2
     python benchmarks/search_defaults.py --table
@@ -121,7 +121,7 @@ def main() -> None:
         if (algo, json.dumps(candidate), env_id, seed) not in done
     ]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(arguments.workers, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(arguments.workers) as pool:
         for finished in as_completed([pool.submit(run, *job) for job in jobs]):
             row = finished.result()
             is_new = not RESULTS.exists()

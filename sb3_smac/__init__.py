@@ -11,7 +11,7 @@ from sb3_smac.smac import SMAC
 
 __version__ = version("sb3_smac")
 
-ALGORITHMS: dict[str, type[NaturalActorCritic]] = {cls.__name__.lower(): cls for cls in (SMAC, ACCG, ACSGD, ACAdam)}
+ALGORITHMS: dict[str, type[SMAC | ACCG | ACSGD | ACAdam]] = {cls.__name__.lower(): cls for cls in (SMAC, ACCG, ACSGD, ACAdam)}
 """Every algorithm under the name that the command line, the RL Zoo and the YAML files use."""
 
 __all__ = ["ACCG", "ACSGD", "ALGORITHMS", "SMAC", "ACAdam", "NaturalActorCritic", "NonFiniteError"]

@@ -21,16 +21,17 @@ class ACAdam(NaturalActorCritic):
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param learning_rate: Step size α of the actor: a number, a schedule of the remaining progress (from 1 to 0) or the RL Zoo's
-        ``"lin_x"``. Not used with ``target_kl``.
+    :param learning_rate: Step size α of the actor: a number, a schedule (of the progress remaining, from 1 to 0) or the
+        RL Zoo's ``"lin_x"``. Not used with ``target_kl``.
     :param n_steps: Number of steps to run for each environment per update (N is n_steps * n_envs)
     :param batch_size: Transitions per actor step. ``None``: the whole rollout. Several steps
         are made one after the other, in random order, each at the parameters that the previous one left. If it does not divide
         the rollout, the last batch is smaller.
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the policy's KL
-        divergence on its batch (summed over independent action dimensions, averaged over states) is this number.
+    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
+        divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
+        number.
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout

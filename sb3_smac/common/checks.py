@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
 
-
 ADVICE = "The policy was left as it was. stable_baselines3.common.vec_env.VecCheckNan finds the step that this comes from."
 
 

@@ -63,21 +63,22 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param learning_rate: Step size α of the actor: a number, a schedule of the remaining progress (from 1 to 0) or the RL Zoo's
-        ``"lin_x"``. Not used with ``target_kl``.
+    :param learning_rate: Step size α of the actor: a number, a schedule (of the progress remaining, from 1 to 0) or the
+        RL Zoo's ``"lin_x"``. Not used with ``target_kl``.
     :param n_steps: Number of steps to run for each environment per update (N is n_steps * n_envs)
-    :param batch_size: Transitions per actor step. ``None``: the whole rollout (the paper's batch-mean variant), ``1``: the paper's
-        single-sample variant. Several steps are made one after the other, in random order, each at the parameters that the
-        previous one left. If it does not divide the rollout, the last batch is smaller.
+    :param batch_size: Transitions per actor step. ``None``: the whole rollout (the paper's batch-mean variant), ``1``: the
+        paper's single-sample variant. Several steps are made one after the other, in random order, each at the parameters
+        that the previous one left. If it does not divide the rollout, the last batch is smaller.
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the policy's KL
-        divergence on its batch (summed over independent action dimensions, averaged over states) is this number.
+    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
+        divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
+        number.
     :param critic_learning_rate: Learning rate of the critic's optimizer (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
-    :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum of
-        rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
+    :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum
+        of rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
     :param ent_coef: Coefficient of the entropy bonus
     :param max_grad_norm: Largest norm of the policy gradient and of the critic's gradient; ``None``: no clipping
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
@@ -198,7 +199,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         rollout_size = self.n_steps * self.n_envs
         if self.batch_size is not None and self.batch_size > rollout_size:
             raise ValueError(
-                f"batch_size must be None or between 1 and the rollout's n_steps * n_envs = {rollout_size}, got {self.batch_size}"
+                f"batch_size must be None or between 1 and the rollout's {rollout_size} (n_steps * n_envs), got {self.batch_size}"
             )
         if self.normalize_advantage and rollout_size < 2:
             raise ValueError(
@@ -210,9 +211,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._check_hyperparameters()
         super()._setup_model()
         self.critic_lr_schedule = to_schedule(self.critic_learning_rate, "critic_learning_rate")
-        self.target_kl_schedule = (
-            None if self.target_kl is None else to_schedule(self.target_kl, "target_kl", exclusive=True)
-        )
+        self.target_kl_schedule = None if self.target_kl is None else to_schedule(self.target_kl, "target_kl", exclusive=True)
         self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
         # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
         self.policy.optimizer = self.policy.optimizer_class(  # type: ignore[call-arg]

@@ -58,8 +58,8 @@ def split_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], lis
     for name, own in (("actor", actor), ("critic", critic)):
         if not own:
             raise ValueError(
-                f"policy {type(policy).__name__}: the {name} has no parameters of its own; actor and critic each need at least "
-                "one that requires a gradient and that the other does not use"
+                f"policy {type(policy).__name__}: the {name} has no parameters of its own; actor and critic each need at "
+                "least one that requires a gradient and that the other does not use"
             )
     return actor, critic
 

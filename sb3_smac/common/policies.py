@@ -19,12 +19,12 @@ class _DisjointByDefault:
         if share_features_extractor is None:
             default = FlattenExtractor if isinstance(self, ActorCriticPolicy) else None
             share_features_extractor = kwargs.get("features_extractor_class", default) is FlattenExtractor
-        super().__init__(*args, share_features_extractor=share_features_extractor, **kwargs)
+        super().__init__(*args, share_features_extractor=share_features_extractor, **kwargs)  # type: ignore[call-arg]  # a mixin
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # Stable-Baselines3 leaves it out, and a policy that is loaded alone would be built with the default
-        parameters = super()._get_constructor_parameters()  # type: ignore[misc]
-        return {**parameters, "share_features_extractor": self.share_features_extractor}  # type: ignore[attr-defined]
+        parameters = super()._get_constructor_parameters()  # type: ignore[misc]  # a mixin
+        return {**parameters, "share_features_extractor": self.share_features_extractor}  # type: ignore[attr-defined]  # ditto
 
 
 class ActorCriticPolicy(_DisjointByDefault, sb3_policies.ActorCriticPolicy):

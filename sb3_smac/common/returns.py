@@ -3,9 +3,7 @@
 import numpy as np
 
 
-def monte_carlo_returns(
-    rewards: np.ndarray, episode_starts: np.ndarray, last_returns: np.ndarray, gamma: float
-) -> np.ndarray:
+def monte_carlo_returns(rewards: np.ndarray, episode_starts: np.ndarray, last_returns: np.ndarray, gamma: float) -> np.ndarray:
     """
     Discounted sums of rewards until the end of each episode, or until the end of the rollout, where they are bootstrapped:
 

@@ -41,8 +41,8 @@ def mean_kl(old: Distribution, new: Distribution) -> th.Tensor:
     """
     ``KL(old ‖ new)``, summed over independent action dimensions and averaged over states.
 
-    This is the policy's real KL divergence. (sb3-contrib's TRPO averages over the dimensions of a Box action too: its number is
-    smaller by that factor.)
+    This is the policy's real KL divergence. (sb3-contrib's TRPO also averages over the dimensions of a Box action: its number
+    is smaller by that factor.)
 
     :param old: distribution of the policy before the step, for N states
     :param new: distribution of the policy after the step, for the same states

@@ -52,7 +52,7 @@ def flat_gradient(
     """
     Gradient of ``outputs`` (weighted by ``grad_outputs`` unless it is a scalar) as one vector.
 
-    A parameter that ``outputs`` does not depend on, or that requires no gradient, gives zeros: it keeps its place in the vector.
+    A parameter that ``outputs`` does not depend on, or that requires no gradient, gives zeros: it keeps its place.
 
     :param outputs: tensor to differentiate
     :param parameters: tensors with d entries in all
@@ -72,8 +72,5 @@ def flat_gradient(
         )
     )
     return th.cat(
-        [
-            (next(gradients) if parameter.requires_grad else th.zeros_like(parameter)).reshape(-1)
-            for parameter in parameters
-        ]
+        [(next(gradients) if parameter.requires_grad else th.zeros_like(parameter)).reshape(-1) for parameter in parameters]
     )

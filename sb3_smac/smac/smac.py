@@ -24,8 +24,8 @@ class SMAC(NaturalActorCritic):
 
     :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
     :param env: The environment to learn from (if registered in Gym, can be str)
-    :param learning_rate: Step size α of the actor: a number, a schedule of the remaining progress (from 1 to 0) or the RL Zoo's
-        ``"lin_x"``. Not used with ``target_kl``.
+    :param learning_rate: Step size α of the actor: a number, a schedule (of the progress remaining, from 1 to 0) or the
+        RL Zoo's ``"lin_x"``. Not used with ``target_kl``.
     :param n_steps: Number of steps to run for each environment per update (N is n_steps * n_envs)
     :param batch_size: Transitions per actor step. ``None``: the whole rollout (the paper's batch-mean variant), ``1``: the
         paper's single-sample variant. Several steps
@@ -35,8 +35,9 @@ class SMAC(NaturalActorCritic):
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
     :param damping: Damping λ > 0 of the Fisher
     :param fisher_rank: Rank of the empirical Fisher; 1, the paper's mean score, is the only one so far
-    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the policy's KL
-        divergence on its batch (summed over independent action dimensions, averaged over states) is this number.
+    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
+        divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
+        number.
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout

@@ -1,0 +1,57 @@
+# The environment is made in .venv; `make PYTHON=python3.12 …` chooses the interpreter
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := .ci/constraints.txt
+
+ALGO ?= smac
+ENV ?= Hopper-v4
+STEPS ?= 1000000
+SEED ?= 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# PyTorch first and pinned: an open range may pull gigabytes of another build
+$(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	touch $@
+
+.PHONY: train
+train: $(VENV)/installed ## Train an agent (ENV=Hopper-v4 ALGO=smac STEPS=1000000 SEED=0)
+	@$(BIN)/python -m sb3_smac --algo '$(ALGO)' --env '$(ENV)' --steps '$(STEPS)' --seed '$(SEED)'
+	@echo "             ($(BIN)/ stands before tensorboard and python, or: source $(BIN)/activate)"
+
+.PHONY: test
+test: $(VENV)/installed ## Run the tests
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+.PHONY: test-slow
+test-slow: $(VENV)/installed ## Run the slow learning checks (about an hour)
+	$(BIN)/python -m pytest -n 2 -m slow
+
+.PHONY: lint
+lint: $(VENV)/installed ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/black --line-length 127 --check --quiet .
+
+.PHONY: type
+type: $(VENV)/installed ## Check types
+	$(BIN)/mypy sb3_smac
+
+.PHONY: format
+format: $(VENV)/installed ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/black --line-length 127 --quiet .
+
+.PHONY: commit-checks
+commit-checks: format type lint test ## All of it, before a commit
+
+.PHONY: search-defaults
+search-defaults: $(VENV)/installed ## Run what is missing of the search behind the default hyperparameters
+	$(BIN)/python benchmarks/search_defaults.py

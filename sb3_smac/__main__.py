@@ -1,0 +1,101 @@
+"""Train an agent from the command line, or show a trained one: ``python -m sb3_smac --env Hopper-v4``."""
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_smac import ALGORITHMS
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """
+    :param arguments: command-line arguments; ``None``: those of the process
+    :return: the options, checked
+    """
+    parser = argparse.ArgumentParser(prog="python -m sb3_smac", description="Train an agent with the default hyperparameters.")
+    parser.add_argument("--algo", default="smac", type=str.lower, choices=ALGORITHMS, help="algorithm (default: %(default)s)")
+    parser.add_argument("--env", default="Hopper-v4", help="id of a Gymnasium environment (default: %(default)s)")
+    parser.add_argument("--steps", default=1_000_000, type=int, help="timesteps (default: %(default)s)")
+    parser.add_argument("--seed", default=0, type=int, help="random seed (default: %(default)s)")
+    parser.add_argument("--output", default=Path("runs"), type=Path, help="folder of models and logs (default: %(default)s)")
+    parser.add_argument("--show", metavar="MODEL", type=Path, help="train nothing: play 10 episodes with this saved model")
+    parser.add_argument("--render", action="store_true", help="with --show: in a window")
+    options = parser.parse_args(arguments)
+    if options.steps < 1:
+        parser.error(f"argument --steps: must be at least 1, got {options.steps}")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"argument --seed: must be between 0 and 2**32 - 1, got {options.seed}")
+    if options.show and not options.show.exists():
+        parser.error(f"argument --show: there is no file {options.show}")
+    try:
+        gym.spec(options.env)
+    except gym.error.Error as error:
+        parser.error(f"argument --env: {error}")
+    return options
+
+
+def train(options: argparse.Namespace) -> None:
+    """
+    Train with a progress bar, SB3's console table and a TensorBoard log; save the model; say where both are.
+
+    :param options: algorithm, environment, timesteps, seed and output folder
+    """
+    progress_bar = all(find_spec(package) for package in ("tqdm", "rich"))
+    if not progress_bar:
+        print("No progress bar: it needs tqdm and rich (pip install 'sb3_smac[extra]')")
+    env = gym.make(options.env)
+    name = f"{options.algo}_{options.env.replace('/', '-')}_seed{options.seed}"
+    model = ALGORITHMS[options.algo](
+        "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy",
+        env,
+        tensorboard_log=str(options.output / "tensorboard"),
+        seed=options.seed,
+        verbose=1,
+    )
+    model.learn(options.steps, tb_log_name=name, progress_bar=progress_bar)
+    path = options.output / f"{name}.zip"
+    model.save(path)
+    returns = [info["r"] for info in model.ep_info_buffer or ()]
+    if returns:
+        print(f"Mean return of the last {len(returns)} training episodes: {np.mean(returns):.1f} ± {np.std(returns):.1f}")
+    print(f"Model:         {path}")
+    print(f"TensorBoard:   {model.logger.get_dir()}")
+    print(f"See the model: python -m sb3_smac --algo {options.algo} --env {options.env} --show {path} --render")
+    print(f"See the log:   tensorboard --logdir {options.output / 'tensorboard'}")
+
+
+def show(options: argparse.Namespace) -> None:
+    """
+    Play 10 episodes with a saved model and print their returns.
+
+    :param options: algorithm, environment, seed, model file, and whether to open a window
+    """
+    env = Monitor(gym.make(options.env, render_mode="human" if options.render else None))
+    env.reset(seed=options.seed)
+    model = ALGORITHMS[options.algo].load(options.show, env=env)
+    returns, lengths = evaluate_policy(model, env, n_eval_episodes=10, return_episode_rewards=True)
+    for episode, (episode_return, length) in enumerate(zip(returns, lengths, strict=True), start=1):
+        print(f"Episode {episode}: return {episode_return:.1f} in {length} steps")
+    print(f"Mean return: {np.mean(returns):.1f} ± {np.std(returns):.1f}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """
+    Train, or show a trained model.
+
+    :param arguments: command-line arguments; ``None``: those of the process
+    """
+    options = parse_arguments(arguments)
+    warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)  # the paper's tasks are v4
+    (show if options.show else train)(options)
+
+
+if __name__ == "__main__":
+    main()
