@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import torch as th
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
@@ -80,9 +81,8 @@ def show(options: argparse.Namespace) -> None:
     env = Monitor(gym.make(options.env, render_mode="human" if options.render else None))
     env.reset(seed=options.seed)
     model = ALGORITHMS[options.algo].load(options.show, env=env)
-    returns, lengths = evaluate_policy(model, env, n_eval_episodes=10, return_episode_rewards=True)
-    for episode, (episode_return, length) in enumerate(zip(returns, lengths, strict=True), start=1):
-        print(f"Episode {episode}: return {episode_return:.1f} in {length} steps")
+    returns, _ = evaluate_policy(model, env, n_eval_episodes=10, return_episode_rewards=True)
+    print("Returns:    ", ", ".join(f"{episode_return:.1f}" for episode_return in np.atleast_1d(returns)))
     print(f"Mean return: {np.mean(returns):.1f} ± {np.std(returns):.1f}")
 
 
@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     :param arguments: command-line arguments; ``None``: those of the process
     """
     options = parse_arguments(arguments)
+    th.set_num_threads(1)  # on networks this small, more threads only wait for each other
     warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)  # the paper's tasks are v4
     (show if options.show else train)(options)
 

@@ -199,7 +199,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         rollout_size = self.n_steps * self.n_envs
         if self.batch_size is not None and self.batch_size > rollout_size:
             raise ValueError(
-                f"batch_size must be None or between 1 and the rollout's {rollout_size} (n_steps * n_envs), got {self.batch_size}"
+                f"batch_size must be None or between 1 and {rollout_size} (n_steps * n_envs), got {self.batch_size}"
             )
         if self.normalize_advantage and rollout_size < 2:
             raise ValueError(
