@@ -19,7 +19,7 @@ help: ## Show the targets
 $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,zoo]'
 	touch $@
 
 .PHONY: train
@@ -29,11 +29,11 @@ train: $(VENV)/installed ## Train an agent (ENV=Hopper-v4 ALGO=smac STEPS=100000
 
 .PHONY: test
 test: $(VENV)/installed ## Run the tests
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 .PHONY: test-slow
 test-slow: $(VENV)/installed ## Run the slow learning checks (about an hour)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 .PHONY: lint
 lint: $(VENV)/installed ## Check style

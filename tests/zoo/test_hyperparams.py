@@ -1,0 +1,144 @@
+"""What the YAML files and the searches hold: checked against the constructors and the paper's protocol."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_smac import ALGORITHMS
+from sb3_smac.zoo import HYPERPARAMS, register
+from sb3_smac.zoo.wrappers import time_limit
+
+yaml = pytest.importorskip("yaml")
+optuna = pytest.importorskip("optuna")
+rl_zoo3 = pytest.importorskip("rl_zoo3")
+
+CLASSIC_CONTROL = ["Acrobot-v1", "CartPole-v1", "Pendulum-v1"]
+LOCOMOTION = ["HalfCheetah", "Hopper", "Swimmer", "Walker2d"]
+PAPER = [*CLASSIC_CONTROL, *(f"{name}-v{v}" for name in [*LOCOMOTION, "Humanoid"] for v in (4, 5)), "Pusher-v5"]
+OTHERS = [
+    *(f"{name}-v{v}" for name in ("Ant", "InvertedPendulum", "InvertedDoublePendulum", "Reacher") for v in (4, 5)),
+    *("LunarLander-v3", "LunarLanderContinuous-v3", "MountainCar-v0", "MountainCarContinuous-v0", "BipedalWalker-v3"),
+]
+# What the Zoo itself takes from an entry (its documentation, "Config")
+ZOO_KEYS = {
+    *("n_envs", "n_timesteps", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper"),
+    *("env_kwargs", "monitor_kwargs", "callback"),
+}
+STEP_SIZES = {"learning_rate", "critic_learning_rate", "target_kl"}
+every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
+
+
+def entries_of(algo: str) -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((HYPERPARAMS / f"{algo}.yml").read_text())
+
+
+@every_algorithm
+def test_every_key_is_a_parameter_of_the_constructor_or_the_zoo(algo: str) -> None:
+    known = set(inspect.signature(ALGORITHMS[algo]).parameters) | ZOO_KEYS
+    for env_id, entry in entries_of(algo).items():
+        assert set(entry) <= known, env_id
+
+
+@every_algorithm
+def test_every_value_is_accepted(algo: str) -> None:
+    for entry in {id(entry): entry for entry in entries_of(algo).values()}.values():
+        ALGORITHMS[algo](env="CartPole-v1", **{key: value for key, value in entry.items() if key not in ZOO_KEYS})
+
+
+@every_algorithm
+def test_tasks(algo: str) -> None:
+    assert set(entries_of(algo)) == {*PAPER, *OTHERS, "default"}
+    assert set(PAPER + OTHERS) <= set(gym.registry)
+
+
+@every_algorithm
+def test_protocol_of_the_paper(algo: str) -> None:
+    entries = entries_of(algo)
+    for env_id in PAPER:
+        entry = entries[env_id]
+        assert entry["n_steps"] * entry.get("n_envs", 1) == 1000
+        assert (entry["gamma"], entry["gae_lambda"]) == (0.99, 0.9)
+
+
+def test_dampings_of_the_paper() -> None:
+    entries = entries_of("smac")
+    dampings = {env_id: entries[env_id]["damping"] for env_id in PAPER}
+    assert dampings == {
+        env_id: 0.1 if env_id in CLASSIC_CONTROL else 1.0 if env_id.split("-")[0] in LOCOMOTION else 0.01 for env_id in PAPER
+    }
+
+
+@every_algorithm
+@pytest.mark.parametrize("env_id", PAPER)
+def test_horizon_of_the_paper(algo: str, env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file there
+    wrap = rl_zoo3.get_wrapper_class(entries_of(algo)[env_id]) or (lambda env: env)
+    env = wrap(Monitor(gym.make(env_id)))
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == 1000
+    env.close()
+
+
+@every_algorithm
+def test_an_entry_is_marked_untuned_unless_it_has_step_sizes(algo: str) -> None:
+    marked = re.findall(r"^(\S+):.*\buntuned\b", (HYPERPARAMS / f"{algo}.yml").read_text(), flags=re.MULTILINE)
+    assert set(marked) == {env_id for env_id, entry in entries_of(algo).items() if not STEP_SIZES & set(entry)}
+
+
+@pytest.mark.parametrize("max_episode_steps", [3, 300])
+def test_time_limit_is_shortened_and_lengthened_inside_the_monitor(max_episode_steps: int) -> None:
+    env = time_limit(Monitor(gym.make("Pendulum-v1")), max_episode_steps=max_episode_steps)
+    env.reset(seed=0)
+    steps, truncated, info = 0, False, {}
+    while not truncated:
+        _, _, terminated, truncated, info = env.step(env.action_space.sample())
+        assert not terminated
+        steps += 1
+    assert steps == info["episode"]["l"] == max_episode_steps
+
+
+def test_an_environment_without_a_time_limit_is_refused() -> None:
+    env = gym.make("Pendulum-v1", max_episode_steps=-1)
+    with pytest.raises(ValueError, match="has no time limit that could become 1000 steps"):
+        time_limit(env, 1000)
+
+
+@every_algorithm
+def test_registered_beside_the_zoo_s_own(algo: str) -> None:
+    from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+
+    register()
+    assert rl_zoo3.ALGOS[algo] is ALGORITHMS[algo]
+    assert {"ppo", algo} <= set(rl_zoo3.ALGOS) & set(HYPERPARAMS_SAMPLER) & set(HYPERPARAMS_CONVERTER)
+
+
+@every_algorithm
+def test_sampled_hyperparameters_are_accepted_and_can_be_had_again(algo: str) -> None:
+    """``--trial-id`` converts the parameters of a trial again: it must get what the trial was trained with."""
+    from sb3_smac.zoo.hyperparams_opt import convert, sampler
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    rules = set()
+    for _ in range(10):
+        trial = study.ask()
+        hyperparams = sampler(algo)(trial, 1, 1, {})
+        ALGORITHMS[algo]("MlpPolicy", "CartPole-v1", **hyperparams)
+        assert convert(trial.params) == hyperparams
+        rules.add(hyperparams["target_kl"] is None)
+        study.tell(trial, 0.0)
+    assert rules == {True, False}  # both kinds of steps are tried
+
+
+def test_every_algorithm_has_a_search_of_its_own_parameters() -> None:
+    from sb3_smac.zoo.hyperparams_opt import SEARCH_SPACES
+
+    assert set(SEARCH_SPACES) == set(ALGORITHMS)
+    for algo, space in SEARCH_SPACES.items():
+        parameters = inspect.signature(ALGORITHMS[algo]).parameters
+        for name in ("learning_rate", "damping", "cg_max_steps"):
+            assert (name in space) == (name in parameters), (algo, name)
