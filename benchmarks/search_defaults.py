@@ -35,17 +35,15 @@ CANDIDATES: list[tuple[str, dict[str, Any]]] = [
     ("smac", {}),
     ("smac", {"target_kl": 0.1, "gae_lambda": 0.95}),
     ("smac", {"gae_lambda": 0.95}),
-    ("smac", {"target_kl": 0.1}),
-    ("smac", {"target_kl": 0.02}),
-    ("smac", {"normalize_advantage": False}),
-    ("accg", {}),
-    ("acsgd", {}),
-    ("acadam", {}),
-    ("acsgd", {"learning_rate": 0.3}),
-    ("acadam", {"learning_rate": 3e-3}),
-    ("accg", {"target_kl": 0.02}),
-    ("acsgd", {"learning_rate": 1.0}),
-    ("acadam", {"learning_rate": 3e-4}),
+    ("smac", {"target_kl": 0.03, "gae_lambda": 0.95}),
+    ("smac", {"gae_lambda": 0.95, "normalize_advantage": False}),
+    ("accg", {"gae_lambda": 0.95}),
+    ("acsgd", {"gae_lambda": 0.95}),
+    ("acadam", {"gae_lambda": 0.95}),
+    ("acsgd", {"learning_rate": 0.3, "gae_lambda": 0.95}),
+    ("acadam", {"learning_rate": 3e-3, "gae_lambda": 0.95}),
+    ("accg", {"target_kl": 0.02, "gae_lambda": 0.95}),
+    ("acsgd", {"learning_rate": 1.0, "gae_lambda": 0.95}),
 ]
 
 
@@ -118,8 +116,8 @@ def main() -> None:
     done = {(row["algo"], row["candidate"], row["env"], int(row["seed"])) for row in read()}
     jobs = [
         (algo, json.dumps(candidate), env_id, seed, timesteps)
-        for algo, candidate in CANDIDATES
         for seed in SEEDS
+        for algo, candidate in CANDIDATES
         for env_id, timesteps in TASKS.items()
         if (algo, json.dumps(candidate), env_id, seed) not in done
     ]

@@ -68,7 +68,7 @@ class ACAdam(NaturalActorCritic):
         n_steps: int = 1000,
         batch_size: int | None = None,
         gamma: float = 0.99,
-        gae_lambda: float = 0.9,
+        gae_lambda: float = 0.95,
         target_kl: ScheduleLike | None = None,
         critic_learning_rate: ScheduleLike = 1e-3,
         n_critic_updates: int = 10,

@@ -75,7 +75,7 @@ class ACCG(NaturalActorCritic):
         n_steps: int = 1000,
         batch_size: int | None = None,
         gamma: float = 0.99,
-        gae_lambda: float = 0.9,
+        gae_lambda: float = 0.95,
         damping: float = 0.1,
         cg_max_steps: int = 10,
         cg_tolerance: float = 1e-5,

@@ -74,7 +74,7 @@ class SMAC(NaturalActorCritic):
         n_steps: int = 1000,
         batch_size: int | None = None,
         gamma: float = 0.99,
-        gae_lambda: float = 0.9,
+        gae_lambda: float = 0.95,
         damping: float = 0.1,
         fisher_rank: int = 1,
         target_kl: ScheduleLike | None = 0.02,

@@ -1,0 +1,130 @@
+"""
+One table of all algorithms, which drives the generic tests: a new algorithm is tested by adding a row.
+
+Every test that is marked ``@every_algorithm`` receives the name of each row as ``algo`` and builds its model by :func:`make`.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import GymEnv
+
+from sb3_smac import ALGORITHMS, NaturalActorCritic
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    What the generic tests need to know of one algorithm.
+
+    :param tiny: arguments that make it cheap, on top of those that every algorithm takes
+    :param learning: step size with which it solves the identity environments
+    :param options: its own arguments, each with a value that changes what it does
+    :param out_of_range: its own arguments, each with values that must be refused
+    :param log_keys: what it logs that the others do not
+    """
+
+    learning: dict[str, Any]
+    tiny: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    out_of_range: dict[str, Sequence[Any]] = field(default_factory=dict)
+    log_keys: Sequence[str] = ()
+
+
+NOT_POSITIVE = (0, -1, float("nan"), float("inf"), "0.1", None)
+NOT_A_COUNT = (0, -1, 2.5, "3", None, float("nan"))
+
+TABLE: dict[str, Row] = {
+    "smac": Row(
+        learning={"target_kl": "lin_0.1"},
+        options={"damping": 0.01},
+        out_of_range={"damping": NOT_POSITIVE, "fisher_rank": (0, -1, 1.5, "half", None)},
+    ),
+    "accg": Row(
+        learning={"target_kl": "lin_0.1"},
+        tiny={"cg_max_steps": 4},
+        options={"damping": 0.01, "cg_max_steps": 1, "cg_tolerance": 0.5},
+        out_of_range={"damping": NOT_POSITIVE, "cg_max_steps": NOT_A_COUNT, "cg_tolerance": (-1e-9, float("nan"), "1", None)},
+        log_keys=("train/cg_residual", "train/cg_iterations"),
+    ),
+    "acsgd": Row(learning={"learning_rate": 1.0, "max_grad_norm": 0.1}),
+    "acadam": Row(learning={"learning_rate": 0.03}),
+}
+
+TINY: dict[str, Any] = {
+    "n_steps": 32,
+    "n_critic_updates": 2,
+    "critic_batch_size": 16,
+    "policy_kwargs": {"net_arch": [8]},
+    "seed": 0,
+    "device": "cpu",
+}
+
+every_algorithm = pytest.mark.parametrize("algo", list(ALGORITHMS))
+
+
+def make(algo: str, env: GymEnv | str = "Pendulum-v1", policy: Any = "MlpPolicy", **arguments: Any) -> NaturalActorCritic:
+    """
+    A cheap model of an algorithm.
+
+    :param algo: its name in the table
+    :param env: environment
+    :param policy: policy
+    :param arguments: on top of the cheap ones
+    :return: the model
+    """
+    return ALGORITHMS[algo](policy, env, **{**TINY, **TABLE[algo].tiny, **arguments})
+
+
+def snapshot(model: NaturalActorCritic) -> dict[str, Any]:
+    """A copy of all parameters and buffers of the policy and of the state of every optimizer."""
+    return copy.deepcopy(model.get_parameters())
+
+
+def is_same(first: Any, second: Any) -> bool:
+    """Whether two nested states agree bit for bit."""
+    if isinstance(first, th.Tensor):
+        return first.dtype == second.dtype and th.equal(first, second)
+    if isinstance(first, np.ndarray):
+        return first.dtype == second.dtype and np.array_equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(is_same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(is_same, first, second))
+    return bool(first == second)
+
+
+def is_finite(model: NaturalActorCritic) -> bool:
+    """Whether all parameters are."""
+    return all(bool(th.isfinite(parameter).all()) for parameter in model.policy.parameters())
+
+
+class SampleEnv(gym.Env):
+    """Random observations of a space and random rewards; episodes of ten steps, every other one cut by a time limit."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, length: int = 10) -> None:
+        self.observation_space = copy.deepcopy(observation_space)
+        self.action_space = copy.deepcopy(action_space)
+        self.length = length
+        self.steps, self.episodes = 0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.steps = 0
+        self.episodes += 1
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.steps += 1
+        ended, by_time = self.steps >= self.length, self.episodes % 2 == 0
+        return (self.observation_space.sample(), float(self.np_random.random()), ended and not by_time, ended and by_time, {})

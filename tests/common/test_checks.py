@@ -1,0 +1,121 @@
+"""Errors for bad input: what is accepted, and what the message says."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+
+from sb3_smac.common import checks
+
+STEPS, ENVS = 4, 3
+OBSERVATION = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("value", "arguments"),
+    [
+        (0.0, {"minimum": 0}),
+        (1, {"minimum": 0, "maximum": 1}),
+        (1e-300, {"minimum": 0, "exclusive": True}),
+        (np.float32(0.5), {}),
+        (Fraction(1, 3), {}),
+        (-1e300, {}),
+        (None, {"optional": True}),
+    ],
+)
+def test_number_accepts(value: Any, arguments: dict) -> None:
+    checks.number("x", value, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "arguments", "message"),
+    [
+        (-0.1, {"minimum": 0}, "x must be a finite number >= 0, got -0.1"),
+        (0, {"minimum": 0, "exclusive": True}, "x must be a finite number > 0, got 0"),
+        (1.5, {"minimum": 0, "maximum": 1}, "x must be a finite number >= 0 and <= 1, got 1.5"),
+        (math.nan, {"minimum": 0}, "got nan"),
+        (math.inf, {"minimum": 0}, "got inf"),
+        ("0.5", {"minimum": 0}, "got '0.5'"),
+        (True, {"minimum": 0}, "got True"),
+        (None, {"minimum": 0}, "x must be a finite number >= 0, got None"),
+        (-1, {"minimum": 0, "optional": True}, "x must be None or a finite number >= 0, got -1"),
+    ],
+)
+def test_number_refuses(value: Any, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checks.number("x", value, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "optional", "message"),
+    [
+        (0, False, "x must be an integer >= 1, got 0"),
+        (2.0, False, "x must be an integer >= 1, got 2.0"),
+        (True, False, "x must be an integer >= 1, got True"),
+        ("2", False, "x must be an integer >= 1, got '2'"),
+        (None, False, "x must be an integer >= 1, got None"),
+        (0, True, "x must be None or an integer >= 1, got 0"),
+    ],
+)
+def test_integer(value: Any, optional: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checks.integer("x", value, minimum=1, optional=optional)
+    for accepted in (1, np.int64(7)):
+        checks.integer("x", accepted, minimum=1)
+    checks.integer("x", None, minimum=1, optional=True)
+
+
+def test_choice() -> None:
+    checks.choice("x", "a", ("a", "b"))
+    for value in ("c", None, 1):
+        with pytest.raises(ValueError, match=f"x must be one of 'a', 'b', got {value!r}"):
+            checks.choice("x", value, ("a", "b"))
+
+
+def full_buffer(observation_space: spaces.Space = OBSERVATION, action_space: spaces.Space = OBSERVATION) -> RolloutBuffer:
+    buffer_class = DictRolloutBuffer if isinstance(observation_space, spaces.Dict) else RolloutBuffer
+    return buffer_class(STEPS, observation_space, action_space, device="cpu", n_envs=ENVS)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["observations", "actions", "rewards", "values", "log_probs", "advantages"])
+def test_rollout_names_quantity_and_timestep(name: str, value: float) -> None:
+    """Timesteps count all environments, three for each step here: at 120 the rollout of four steps began after 108."""
+    buffer = full_buffer()
+    checks.rollout_is_finite(buffer, None, 120)
+    getattr(buffer, name)[2, 1] = value
+    getattr(buffer, name)[3, 0] = value  # the first one is named
+    with pytest.raises(checks.NonFiniteError, match=rf"The {name} .* at step 2 of environment 1 \(timestep 117\)"):
+        checks.rollout_is_finite(buffer, None, 120)
+
+
+def test_rollout_names_the_cause_before_what_follows_from_it() -> None:
+    """A NaN reward makes every earlier advantage NaN: the reward is named."""
+    buffer = full_buffer()
+    buffer.rewards[3, 2] = buffer.advantages[0:4, 2] = math.nan
+    with pytest.raises(checks.NonFiniteError, match=r"The rewards .* at step 3 of environment 2 \(timestep 120\)"):
+        checks.rollout_is_finite(buffer, None, 120)
+
+
+def test_rollout_of_dict_observations_names_the_key() -> None:
+    buffer = full_buffer(spaces.Dict({"arm": OBSERVATION, "count": spaces.Discrete(3)}))
+    checks.rollout_is_finite(buffer, {"arm": np.zeros((ENVS, 2)), "count": np.zeros(ENVS, dtype=np.int64)}, 12)
+    buffer.observations["arm"][1, 0, 1] = math.nan
+    with pytest.raises(checks.NonFiniteError, match=r"observations\['arm'\] .* at step 1 of environment 0 \(timestep 6\)"):
+        checks.rollout_is_finite(buffer, None, 12)
+
+
+def test_last_observations_are_part_of_the_rollout() -> None:
+    """They are bootstrapped from, though no transition starts there."""
+    last = np.zeros((ENVS, 2))
+    last[2, 0] = math.inf
+    with pytest.raises(checks.NonFiniteError, match=r"observations of environment 2 .* timestep 12"):
+        checks.rollout_is_finite(full_buffer(), last, 12)
+
+
+def test_integers_are_finite() -> None:
+    checks.rollout_is_finite(full_buffer(spaces.Discrete(5), spaces.MultiBinary(2)), np.zeros(ENVS, dtype=np.int64), 12)

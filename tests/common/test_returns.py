@@ -1,0 +1,214 @@
+"""Advantages and return targets against sums that are written out, with episodes that end in both ways."""
+
+from itertools import chain
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+from stable_baselines3.common.env_util import make_vec_env
+from torch.nn import functional as F
+
+from sb3_smac import ACSGD
+from sb3_smac.common.returns import monte_carlo_returns
+from tests.dense_reference import DoublePolicy, DoubleRolloutBuffer, collect, critic, properties, train, transitions, vector
+
+GAMMA, LAMBDA, STEPS = 0.9, 0.7, 11
+
+
+class Transition(NamedTuple):
+    observation: np.ndarray
+    reward: float
+    next_observation: np.ndarray
+    terminated: bool
+    truncated: bool
+
+
+class DiaryEnv(gym.Env):
+    """Ends episodes at fixed steps of its life, and keeps a diary of what really happened: no vectorised resets in it."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, terminations: set[int], truncations: set[int]) -> None:
+        self.terminations, self.truncations = terminations, truncations
+        self.diary: list[Transition] = []
+
+    def _observe(self) -> np.ndarray:
+        self.observation = self.np_random.normal(size=2).astype(np.float32)
+        return self.observation
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        step, before, reward = (len(self.diary), self.observation, float(np.float32(self.np_random.normal())))
+        ends = step in self.terminations, step in self.truncations
+        self.diary.append(Transition(before, reward, self._observe(), *ends))
+        return self.observation, reward, *ends, {}
+
+
+def value(observation: np.ndarray) -> float:
+    """V(o) of the critic that :func:`make_model` makes: another value in every state, also in terminal ones."""
+    return 3.0 * observation[0] - observation[1] + 0.5
+
+
+def make_model(**arguments: Any) -> ACSGD:
+    """Three environments: one never ends, one ends in all ways within the rollout, and one at the rollout's last step."""
+    endings = [(set(), set()), ({1, 5}, {3, 7, 8}), ({9}, {10}), ({10}, {0}), ({4}, {4})]
+    envs = [lambda ending=ending: DiaryEnv(*ending) for ending in endings]
+    defaults = {
+        "learning_rate": 0.0,
+        "n_steps": STEPS,
+        "gamma": GAMMA,
+        "gae_lambda": LAMBDA,
+        "rollout_buffer_class": DoubleRolloutBuffer,
+        "normalize_advantage": False,
+        "policy_kwargs": {"net_arch": []},
+        "seed": 0,
+        "device": "cpu",
+    }
+    model = ACSGD(DoublePolicy, make_vec_env(lambda: envs.pop(0)(), n_envs=len(envs)), **{**defaults, **arguments})
+    with th.no_grad():
+        model.policy.value_net.weight.copy_(th.tensor([[3.0, -1.0]]))
+        model.policy.value_net.bias.fill_(0.5)
+    collect(model)
+    return model
+
+
+def diaries(model: ACSGD) -> list[list[Transition]]:
+    return model.get_env().get_attr("diary")
+
+
+def rest_of_episode(diary: list[Transition], start: int) -> list[Transition]:
+    """The transitions from ``start`` to the end of its episode, or of the rollout."""
+    for end in range(start, len(diary)):
+        if diary[end].terminated or diary[end].truncated:
+            return diary[start : end + 1]
+    return diary[start:]
+
+
+def bootstrap(transition: Transition) -> float:
+    """V of the state that the transition really led to, but nothing after a termination."""
+    return 0.0 if transition.terminated else value(transition.next_observation)
+
+
+def advantage(diary: list[Transition], start: int) -> float:
+    """``Σ_l (γλ)^l δ_{t+l}`` to the end of the episode."""
+    episode = rest_of_episode(diary, start)
+    deltas = [each.reward + GAMMA * bootstrap(each) - value(each.observation) for each in episode]
+    return sum((GAMMA * LAMBDA) ** power * delta for power, delta in enumerate(deltas))
+
+
+def monte_carlo(diary: list[Transition], start: int) -> float:
+    """``Σ_l γ^l r_{t+l}`` to the end of the episode, bootstrapped if it goes on."""
+    episode = rest_of_episode(diary, start)
+    rewards = sum(GAMMA**power * each.reward for power, each in enumerate(episode))
+    return rewards + GAMMA ** len(episode) * bootstrap(episode[-1])
+
+
+def table(model: ACSGD, entry: Any) -> np.ndarray:
+    """``entry(diary, step)`` of every environment and step, in the order of the flattened buffer, (n_envs * n_steps,)."""
+    return np.array([entry(diary, step) for diary in diaries(model) for step in range(STEPS)])
+
+
+def td_lambda(diary: list[Transition], start: int) -> float:
+    return advantage(diary, start) + value(diary[start].observation)
+
+
+def test_advantages_are_the_written_out_sums() -> None:
+    """Terminations end the sum with nothing, time limits with the value of the state that was cut off."""
+    model = make_model()
+    assert {len(diary) for diary in diaries(model)} == {STEPS}
+    assert model.rollout_buffer.advantages.T.flatten() == pytest.approx(table(model, advantage), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("critic_target", "gae_lambda", "entry"),
+    [
+        ("gae", LAMBDA, td_lambda),
+        ("monte_carlo", LAMBDA, monte_carlo),
+        ("monte_carlo", 0.0, monte_carlo),
+        ("monte_carlo", 1.0, monte_carlo),
+    ],
+)
+def test_critic_targets_are_the_written_out_sums(critic_target: str, gae_lambda: float, entry: Any) -> None:
+    """The Monte-Carlo targets do not depend on λ; and the advantages stay those of GAE either way."""
+    model = make_model(critic_target=critic_target, gae_lambda=gae_lambda)
+    advantages = model.rollout_buffer.advantages.T.flatten()
+    train(model)
+    assert model.rollout_buffer.returns.flatten() == pytest.approx(table(model, entry), rel=1e-5, abs=1e-6)
+    assert np.array_equal(model.rollout_buffer.advantages.flatten(), advantages)
+
+
+@pytest.mark.parametrize(("critic_target", "entry"), [("gae", td_lambda), ("monte_carlo", monte_carlo)])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.1])
+def test_critic_regresses_on_its_targets(critic_target: str, entry: Any, max_grad_norm: float | None) -> None:
+    """Two passes by SGD: φ ← φ − η ∇ mean (V − R)², clipped or not, by a linear critic whose gradient is written out."""
+    rate = 0.05
+    optimizer = {"policy_kwargs": {"net_arch": [], "optimizer_class": th.optim.SGD}}
+    passes = {"critic_learning_rate": rate, "n_critic_updates": 2, "critic_batch_size": None}
+    model = make_model(critic_target=critic_target, max_grad_norm=max_grad_norm, **passes, **optimizer)
+    returns = table(model, entry)
+    inputs = np.array([[*each.observation, 1.0] for diary in diaries(model) for each in diary])
+    phi = np.array([3.0, -1.0, 0.5])
+    for _ in range(2):
+        gradient = 2 * inputs.T @ (inputs @ phi - returns) / len(returns)
+        norm = np.linalg.norm(gradient)
+        phi -= rate * gradient * (1 if max_grad_norm is None else min(1, max_grad_norm / norm))
+    train(model)
+    assert vector(critic(model.policy)).numpy() == pytest.approx(phi, rel=1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(20, [20, 20, 15]), (None, [55]), (1000, [55])])
+def test_each_critic_pass_sees_each_transition_once(batch_size: int | None, sizes: list[int]) -> None:
+    """In minibatches of a new order every time, each observation beside its own return."""
+    model = make_model(critic_batch_size=batch_size, n_critic_updates=3, critic_learning_rate=0.0)
+    rollout = transitions(model)
+    pairs = {
+        tuple(observation.tolist()): target.item() for observation, target in zip(rollout[0], rollout.returns, strict=True)
+    }
+    seen, losses = [], []
+    predict_values = model.policy.predict_values
+
+    def noted(observations: th.Tensor) -> th.Tensor:
+        values = predict_values(observations)
+        seen.append([tuple(observation) for observation in observations.tolist()])
+        losses.append(F.mse_loss(values.flatten(), th.tensor([pairs[each] for each in seen[-1]]).double()).item())
+        return values
+
+    model.policy.predict_values = noted
+    train(model)
+    assert [len(batch) for batch in seen] == sizes * 3
+    passes = [list(chain(*seen[start : start + len(sizes)])) for start in range(0, len(seen), len(sizes))]
+    assert all(sorted(each) == sorted(pairs) for each in passes)
+    assert passes[0] != passes[1] != passes[2]
+    assert model.logger.name_to_value["train/value_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Rewards, episode starts, last returns and a discount factor."""
+    shape = draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    starts = (generator.random(shape) < draw(st.sampled_from([0.0, 0.3, 1.0]))).astype(np.float64)
+    return (generator.normal(size=shape), starts, generator.normal(size=shape[1]), draw(st.floats(0, 1)))
+
+
+@properties
+@given(rollouts())
+def test_monte_carlo_returns_are_discounted_sums(rollout: tuple[np.ndarray, np.ndarray, np.ndarray, float]) -> None:
+    """Up to the next episode's start, or with the bootstrapped last return at the rollout's end."""
+    rewards, starts, last_returns, gamma = rollout
+    returns = monte_carlo_returns(rewards, starts, last_returns, gamma)
+    for step, env in np.ndindex(*rewards.shape):
+        later = [each for each in range(step + 1, len(rewards)) if starts[each, env]]
+        end = later[0] if later else len(rewards) - 1
+        expected = sum(gamma ** (each - step) * rewards[each, env] for each in range(step, end))
+        expected += 0 if later else gamma ** (end - step) * last_returns[env]
+        assert returns[step, env] == pytest.approx(expected, abs=1e-12)

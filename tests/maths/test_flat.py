@@ -1,0 +1,75 @@
+"""Parameters as one vector: order, shapes, and the places of those without a gradient."""
+
+import pytest
+import torch as th
+
+from sb3_smac.maths import assign, flat_gradient, flatten, unflatten
+
+
+def parameters() -> list[th.Tensor]:
+    """A matrix, a scalar and a vector, seven entries in all."""
+    a = th.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    return [a, th.tensor(5.0, requires_grad=True), th.tensor([6.0, 7.0], requires_grad=True)]
+
+
+def test_flatten_keeps_order_and_copies() -> None:
+    tensors = parameters()
+    vector = flatten(tensors)
+    assert vector.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    vector.zero_()  # neither the graph nor the memory is the parameters'
+    assert tensors[0].tolist() == [[1, 2], [3, 4]]
+
+
+def test_flatten_of_one_parameter_is_a_copy_too() -> None:
+    tensor = th.ones(3)
+    flatten([tensor]).zero_()
+    assert tensor.tolist() == [1, 1, 1]
+
+
+def test_unflatten_and_assign_undo_flatten() -> None:
+    tensors = parameters()
+    vector = th.arange(7.0)
+    assert [piece.tolist() for piece in unflatten(vector, tensors)] == [[[0, 1], [2, 3]], 4, [5, 6]]
+    assign(tensors, vector)
+    assert th.equal(flatten(tensors), vector)
+    assert all(tensor.requires_grad and tensor.is_leaf for tensor in tensors)
+    vector.zero_()  # the parameters hold copies
+    assert tensors[1].item() == 4
+
+
+@pytest.mark.parametrize("shape", [(6,), (8,), (7, 1), ()])
+def test_wrong_sizes_are_refused_before_anything_is_written(shape: tuple) -> None:
+    tensors = parameters()
+    for write in (lambda: unflatten(th.zeros(shape), tensors), lambda: assign(tensors, th.zeros(shape))):
+        with pytest.raises(ValueError, match=r"vector must have shape \(7,\)"):
+            write()
+    assert flatten(tensors).tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_parameters_without_a_gradient_keep_their_place() -> None:
+    """The unused scalar and the frozen vector stand where they stand, as zeros."""
+    matrix, scalar, frozen = parameters()
+    frozen.requires_grad_(False)
+    outputs = (matrix**2).sum() + frozen.sum()
+    assert flat_gradient(outputs, [frozen, matrix, scalar]).tolist() == [0, 0, 2, 4, 6, 8, 0]
+
+
+def test_nothing_but_frozen_parameters() -> None:
+    matrix, scalar, frozen = parameters()
+    frozen.requires_grad_(False)
+    assert flat_gradient(matrix.sum() * scalar, [frozen]).tolist() == [0, 0]
+
+
+def test_weights_the_outputs() -> None:
+    matrix, *_ = parameters()
+    assert flat_gradient(matrix.sum(dim=1), [matrix], th.tensor([2.0, -1.0])).tolist() == [2, 2, -1, -1]
+
+
+def test_keeps_the_graph_when_asked() -> None:
+    matrix, scalar, _ = parameters()
+    outputs = scalar * (matrix**2).sum()
+    gradient = flat_gradient(outputs, [matrix], create_graph=True)  # 2 · 5 · matrix
+    assert flat_gradient(gradient.sum(), [scalar, matrix], retain_graph=True).tolist() == [20, 10, 10, 10, 10]
+    assert flat_gradient(outputs, [scalar]).tolist() == [30]
+    with pytest.raises(RuntimeError, match="second time"):  # now it is freed
+        flat_gradient(outputs, [scalar])
