@@ -5,6 +5,7 @@ Every candidate changes the base settings of its algorithm and trains on every t
 same seeds. Finished runs are rows of a CSV file; running the search again adds only what is missing:
 
     python benchmarks/search_defaults.py --workers 2
+    python benchmarks/search_defaults.py --workers 2 --defaults   # the defaults that came out of it, longer and with more seeds
     python benchmarks/search_defaults.py --table
 """
 
@@ -47,12 +48,20 @@ CANDIDATES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+# The constructors' own defaults
+DEFAULTS = "defaults"
+DEFAULTS_TASKS = {"Hopper-v4": 300_000, "HalfCheetah-v4": 300_000}
+DEFAULTS_SEEDS = (0, 1, 2)
+
+
 def settings(algo: str, candidate: str) -> dict[str, Any]:
-    """The algorithm's base settings with the candidate's changes."""
+    """The algorithm's base settings with the candidate's changes, or nothing: the constructor's defaults."""
+    if candidate == DEFAULTS:
+        return {}
     return {**BASE[algo], **json.loads(candidate)}
 
 
-def run(algo: str, candidate: str, env_id: str, seed: int, timesteps: int) -> dict[str, Any]:
+def run(algo: str, candidate: str, env_id: str, timesteps: int, seed: int) -> dict[str, Any]:
     """Train once; the returns are undiscounted training returns, final over the last 30k steps."""
     import torch as th
     from stable_baselines3.common.env_util import make_vec_env
@@ -102,25 +111,33 @@ def print_table() -> None:
             ]
             spread = f" ± {statistics.pstdev(finals):.0f}" if len(finals) > 1 else ""
             cells.append(f"{statistics.mean(finals):.0f}{spread} ({len(finals)})" if finals else "")
-        print(f"| {algo} | `{json.dumps(settings(algo, candidate))}` |", " | ".join(cells), "|")
+        print(
+            f"| {algo} | `{json.dumps(settings(algo, candidate)) if candidate != DEFAULTS else DEFAULTS}` |",
+            " | ".join(cells),
+            "|",
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="processes, one torch thread each")
+    parser.add_argument("--defaults", action="store_true", help="run the constructors' defaults instead of the candidates")
     parser.add_argument("--table", action="store_true", help="print the finished runs as a table, run nothing")
     arguments = parser.parse_args()
     if arguments.table:
         print_table()
         return
-    done = {(row["algo"], row["candidate"], row["env"], int(row["seed"])) for row in read()}
-    jobs = [
-        (algo, json.dumps(candidate), env_id, seed, timesteps)
-        for seed in SEEDS
-        for algo, candidate in CANDIDATES
-        for env_id, timesteps in TASKS.items()
-        if (algo, json.dumps(candidate), env_id, seed) not in done
-    ]
+    if arguments.defaults:
+        jobs = [("smac", DEFAULTS, *task, seed) for seed in DEFAULTS_SEEDS for task in DEFAULTS_TASKS.items()]
+    else:
+        jobs = [
+            (algo, json.dumps(candidate), *task, seed)
+            for seed in SEEDS
+            for algo, candidate in CANDIDATES
+            for task in TASKS.items()
+        ]
+    done = {(row["algo"], row["candidate"], row["env"], int(row["timesteps"]), int(row["seed"])) for row in read()}
+    jobs = [job for job in jobs if job not in done]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(arguments.workers) as pool:
         for finished in as_completed([pool.submit(run, *job) for job in jobs]):

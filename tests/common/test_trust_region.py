@@ -147,6 +147,32 @@ def test_curves_that_only_overshoot_end_in_no_step(value: float) -> None:
     assert [step for step, _ in measured] == sorted({step for step, _ in measured}, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("answers", "chosen"),
+    [
+        ([0.6, 0.2, 0.1], 0),  # the nearest stands, not the last
+        ([0.2, 1.7, 0.5], 2),
+        ([0.2, 1.3, 1.8], 1),
+        ([3.0, 2.1, 1.9], 2),
+        ([3.0, 2.5, 2.1, 2.01, 1.9], 4),  # more measurements only until one is not above twice the target
+    ],
+)
+def test_which_of_the_measured_steps_stands(answers: list[float], chosen: int) -> None:
+    """Answers in units of the target."""
+    remaining = iter(answers)
+    kl_at, measured = record(lambda _: 0.01 * next(remaining))
+    result = size_step(kl_at, 0.01, 1.0)
+    assert (result.step_size, result.kl) == measured[chosen]
+    assert result.passes == len(answers)
+
+
+def test_rounding_below_zero_does_not_make_the_step_grow_for_ever() -> None:
+    """The KL divergence of equal policies may come out as -1e-12: two attempts at a longer step, then ever shorter ones."""
+    kl_at, measured = record(lambda _: -1e-12)
+    assert size_step(kl_at, 0.01, 1.0).step_size == 0
+    assert max(step for step, _ in measured) <= 1e4 and measured[-1][0] < 1e-6
+
+
 @pytest.mark.parametrize("flat", [0.0, 1e-12])
 def test_a_flat_curve_ends_after_three_measurements(flat: float) -> None:
     """A policy that does not notice the step at all: no endless search for the target."""
