@@ -5,7 +5,7 @@ Every candidate changes the base settings of its algorithm and trains on every t
 same seeds. Finished runs are rows of a CSV file; running the search again adds only what is missing:
 
     python benchmarks/search_defaults.py --workers 2
-    python benchmarks/search_defaults.py --workers 2 --defaults   # the defaults that came out of it, longer and with more seeds
+    python benchmarks/search_defaults.py --workers 2 --defaults  # what came out of it: longer, more seeds
     python benchmarks/search_defaults.py --table
 """
 

@@ -79,7 +79,7 @@ class ACCG(NaturalActorCritic):
         damping: float = 0.1,
         cg_max_steps: int = 10,
         cg_tolerance: float = 1e-5,
-        target_kl: ScheduleLike | None = 0.02,
+        target_kl: ScheduleLike | None = 0.05,
         critic_learning_rate: ScheduleLike = 1e-3,
         n_critic_updates: int = 10,
         critic_batch_size: int | None = 128,

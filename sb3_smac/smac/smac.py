@@ -77,7 +77,7 @@ class SMAC(NaturalActorCritic):
         gae_lambda: float = 0.95,
         damping: float = 0.1,
         fisher_rank: int = 1,
-        target_kl: ScheduleLike | None = 0.02,
+        target_kl: ScheduleLike | None = 0.05,
         critic_learning_rate: ScheduleLike = 1e-3,
         n_critic_updates: int = 10,
         critic_batch_size: int | None = 128,
