@@ -238,6 +238,7 @@ def test_a_shared_extractor_is_trained_by_the_actor_alone(algorithm: type, resti
     collect(model)
     before = copy.deepcopy(model.policy.state_dict())
     train(model)
+    assert all(parameter.grad is None for parameter in model.actor_parameters)
     # the three aliases of one module
     extractors = {f"{prefix}features_extractor.layer.{name}" for prefix in ("", "pi_", "vf_") for name in ("weight", "bias")}
     of_critic = {"value_net.weight", "value_net.bias"}
