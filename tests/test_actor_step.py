@@ -13,6 +13,7 @@ from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
 from sb3_smac.common import natural_actor_critic
 from sb3_smac.common.policies import MlpPolicy
 from sb3_smac.common.trust_region import SizedStep
+from sb3_smac.smac import smac
 from tests.dense_reference import (
     DenseBatch,
     DoublePolicy,
@@ -21,6 +22,7 @@ from tests.dense_reference import (
     behaviour,
     collect,
     critic,
+    evaluate,
     every_space,
     kl,
     make_model,
@@ -110,6 +112,52 @@ def test_smac_with_extras(space: str, batch_size: int | None, extras: dict[str, 
     model = make(SMAC, space, batch_size=batch_size, **extras)
     normalize_advantage = extras.get("normalize_advantage", False)
     assert_walks(model, lambda batch: smac_step(batch, **of_gradient), normalize_advantage=normalize_advantage)
+
+
+@every_space
+@pytest.mark.parametrize("batch_size", [None, 5])
+@pytest.mark.parametrize("rank", [2, 3, "full"])
+def test_smac_of_higher_rank_makes_the_dense_natural_step(
+    space: str, batch_size: int | None, rank: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F̂ = λI + (1/k) Σ s̄_j s̄_jᵀ over k groups of the batch, here not at random so that the reference knows them."""
+
+    def group(n_samples: int, k: int) -> th.Tensor:
+        return th.arange(n_samples) % k
+
+    def step(batch: DenseBatch) -> th.Tensor:
+        scores = batch.scores()
+        k = len(scores) if rank == "full" else min(rank, len(scores))
+        means = th.stack([scores[group(len(scores), k) == j].mean(dim=0) for j in range(k)])
+        fisher = DAMPING * th.eye(scores.shape[1]).double() + means.T @ means / k
+        return batch.theta + ALPHA * th.linalg.solve(fisher, batch.gradient(ent_coef=0.2))
+
+    monkeypatch.setattr(smac, "random_groups", group)
+    assert_walks(make(SMAC, space, batch_size=batch_size, fisher_rank=rank, line_search=False, ent_coef=0.2), step)
+
+
+@every_space
+@pytest.mark.parametrize("algorithm", [SMAC, ACCG, ACSGD])
+@pytest.mark.parametrize("target_kl", [None, 0.5])
+def test_line_search_ends_where_the_surrogate_is_no_worse(
+    algorithm: type[OnPolicyAlgorithm], space: str, target_kl: float | None
+) -> None:
+    """A step far too long is halved until mean A π/π_old is at least what it was; without the search it stands."""
+
+    def surrogates(line_search: bool) -> tuple[float, float]:
+        model = make(algorithm, space, learning_rate=50.0, target_kl=target_kl, line_search=line_search)
+        rollout = transitions(model)
+        old = evaluate(model.policy, rollout.observations, rollout.actions)[0].detach()
+        train(model)
+        with th.no_grad():
+            ratio = (evaluate(model.policy, rollout.observations, rollout.actions)[0] - old).exp()
+        return rollout.advantages.mean().item(), (rollout.advantages * ratio).mean().item()
+
+    before, after = surrogates(line_search=True)
+    assert after >= before - 1e-9
+    if target_kl is None and space == "box":  # among few actions, even this step may happen to help
+        before, after = surrogates(line_search=False)
+        assert after < before
 
 
 @every_space

@@ -39,6 +39,8 @@ class ACCG(NaturalActorCritic):
     :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
         divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
         number.
+    :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
+        TRPO
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
@@ -80,6 +82,7 @@ class ACCG(NaturalActorCritic):
         cg_max_steps: int = 10,
         cg_tolerance: float = 1e-5,
         target_kl: ScheduleLike | None = 0.05,
+        line_search: bool = False,
         critic_learning_rate: ScheduleLike = 1e-3,
         n_critic_updates: int = 10,
         critic_batch_size: int | None = 128,
@@ -108,6 +111,7 @@ class ACCG(NaturalActorCritic):
             gamma=gamma,
             gae_lambda=gae_lambda,
             target_kl=target_kl,
+            line_search=line_search,
             critic_learning_rate=critic_learning_rate,
             n_critic_updates=n_critic_updates,
             critic_batch_size=critic_batch_size,

@@ -30,6 +30,8 @@ class ACSGD(NaturalActorCritic):
     :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
         divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
         number.
+    :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
+        TRPO
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
@@ -68,6 +70,7 @@ class ACSGD(NaturalActorCritic):
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         target_kl: ScheduleLike | None = None,
+        line_search: bool = False,
         critic_learning_rate: ScheduleLike = 1e-3,
         n_critic_updates: int = 10,
         critic_batch_size: int | None = 128,
@@ -96,6 +99,7 @@ class ACSGD(NaturalActorCritic):
             gamma=gamma,
             gae_lambda=gae_lambda,
             target_kl=target_kl,
+            line_search=line_search,
             critic_learning_rate=critic_learning_rate,
             n_critic_updates=n_critic_updates,
             critic_batch_size=critic_batch_size,

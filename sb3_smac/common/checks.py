@@ -40,18 +40,19 @@ def number(
         raise ValueError(f"{name} must be {'None or ' if optional else ''}a finite number {limits}, got {value!r}")
 
 
-def integer(name: str, value: Any, minimum: int, optional: bool = False) -> None:
+def integer(name: str, value: Any, minimum: int, besides: Collection[Any] = ()) -> None:
     """
     :param name: the parameter's name
     :param value: its value
     :param minimum: smallest value accepted
-    :param optional: whether ``None`` is accepted
-    :raises ValueError: if the value is not an integer in that range
+    :param besides: values accepted besides integers
+    :raises ValueError: if the value is neither an integer in that range nor one of these
     """
-    if optional and value is None:
+    if value in besides:
         return
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be {'None or ' if optional else ''}an integer >= {minimum}, got {value!r}")
+        others = "".join(f"{other!r} or " for other in besides)
+        raise ValueError(f"{name} must be {others}an integer >= {minimum}, got {value!r}")
 
 
 def choice(name: str, value: Any, accepted: Collection[Any]) -> None:

@@ -4,6 +4,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -28,7 +29,7 @@ from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule
 from sb3_smac.common.trust_region import mean_kl, size_step
-from sb3_smac.maths import Scores, assign, flat_gradient, flatten
+from sb3_smac.maths import LayerRecorder, Scores, assign, flat_gradient, flatten
 
 SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCritic")
 
@@ -40,12 +41,18 @@ class ActorBatch:
     """
     What an algorithm sees of one actor batch of N transitions; d is the number of actor parameters.
 
+    :param observations: o_i, shape (N, ...), or a dict of such
+    :param actions: a_i, as the distribution's ``log_prob`` takes them, shape (N, ...)
+    :param advantages: A_i, shape (N,)
     :param gradient: policy gradient ``g = (1/N) Σ A_i s_i`` (plus the entropy bonus's, if any), shape (d,)
     :param scores: the score matrix S (N, d) as a linear operator
     :param distribution: action distributions ``π_θ(· | o_i)`` with their graph
     :param parameters: the actor's parameters θ
     """
 
+    observations: PyTorchObs
+    actions: th.Tensor
+    advantages: th.Tensor
     gradient: th.Tensor
     scores: Scores
     distribution: Distribution
@@ -74,6 +81,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
         divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
         number.
+    :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
+        TRPO
     :param critic_learning_rate: Learning rate of the critic's optimizer (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
@@ -121,6 +130,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         gamma: float,
         gae_lambda: float,
         target_kl: ScheduleLike | None,
+        line_search: bool | None,
         critic_learning_rate: ScheduleLike,
         n_critic_updates: int,
         critic_batch_size: int | None,
@@ -164,6 +174,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         )
         self.batch_size = batch_size
         self.target_kl = target_kl
+        self.line_search = line_search
         self.critic_learning_rate = critic_learning_rate
         self.n_critic_updates = n_critic_updates
         self.critic_batch_size = critic_batch_size
@@ -180,14 +191,15 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         :raises ValueError: naming the argument, its value and what is accepted
         """
         checks.integer("n_steps", self.n_steps, minimum=1)
-        checks.integer("batch_size", self.batch_size, minimum=1, optional=True)
+        checks.integer("batch_size", self.batch_size, minimum=1, besides=(None,))
         checks.number("gamma", self.gamma, minimum=0, maximum=1)
         checks.number("gae_lambda", self.gae_lambda, minimum=0, maximum=1)
         checks.integer("n_critic_updates", self.n_critic_updates, minimum=1)
-        checks.integer("critic_batch_size", self.critic_batch_size, minimum=1, optional=True)
+        checks.integer("critic_batch_size", self.critic_batch_size, minimum=1, besides=(None,))
         checks.choice("critic_target", self.critic_target, ("gae", "monte_carlo"))
         checks.number("ent_coef", self.ent_coef, minimum=0)
         checks.number("max_grad_norm", self.max_grad_norm, minimum=0, exclusive=True, optional=True)
+        checks.choice("line_search", self.line_search, (None, False, True))
         checks.choice("normalize_advantage", self.normalize_advantage, (False, True))
 
     def _check_rollout_size(self) -> None:
@@ -238,6 +250,16 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             "target_kl_schedule",
             "_actor_metrics",
         ]
+
+    @property
+    def _searches_line(self) -> bool:
+        """Whether a step that lowers the surrogate on its own batch is shortened."""
+        return bool(self.line_search)
+
+    @property
+    def _needs_gram(self) -> bool:
+        """Whether :meth:`actor_direction` uses ``batch.scores.gram()``: the layers are then recorded for it."""
+        return False
 
     @abstractmethod
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
@@ -291,20 +313,17 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         rollout_size = len(advantages)
         batch_size = self.batch_size or rollout_size
+        measured = self.target_kl_schedule is not None or self._searches_line
         old_distribution = self._distribution(rollout.observations)
         for start in range(0, rollout_size, batch_size):
             indices = slice(start, start + batch_size)
-            observations = _take(rollout.observations, indices)
-            batch = self._actor_batch(observations, rollout.actions[indices], advantages[indices])
+            batch = self._actor_batch(_take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
             direction = self.actor_direction(batch)
             if not th.isfinite(direction).all():
                 raise NonFiniteError(self._explain_actor())
             self._record_direction(batch, direction)
-            if self.target_kl_schedule is None:
-                self._fixed_step(batch, direction)
-            else:
-                reference = old_distribution if batch_size >= rollout_size else self._distribution(observations)
-                self._sized_step(batch, direction, observations, reference)
+            before = self._distribution(batch.observations) if measured and batch_size < rollout_size else old_distribution
+            self._step_actor(batch, direction, before)
         kl = self._kl_from(old_distribution, rollout.observations)
         if math.isnan(kl):
             raise NonFiniteError(f"The policy is not finite after the actor's step: the step was too large. {checks.ADVICE}")
@@ -313,18 +332,22 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     def _actor_batch(self, observations: PyTorchObs, actions: th.Tensor, advantages: th.Tensor) -> ActorBatch:
         self.policy.set_training_mode(True)  # batch statistics and dropout
         # The policy writes its next distribution into the same object: keep this one
-        distribution = copy.copy(self.policy.get_distribution(observations))
-        log_prob = distribution.log_prob(self._as_log_prob_takes(actions))  # (N,)
+        with LayerRecorder(self.policy.modules() if self._needs_gram else ()) as recorder:
+            distribution = copy.copy(self.policy.get_distribution(observations))
+        actions = self._as_log_prob_takes(actions)
+        log_prob = distribution.log_prob(actions)  # (N,)
+        advantages = advantages.to(log_prob.dtype)
         entropy = distribution.entropy()
         entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-        policy_loss = -(advantages.to(log_prob.dtype) * log_prob).mean()
+        policy_loss = -(advantages * log_prob).mean()
         loss = policy_loss + self.ent_coef * entropy_loss
         gradient = -flat_gradient(loss, self.actor_parameters, retain_graph=True)
         if self.max_grad_norm is not None:
             gradient *= (self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
         self.record_actor("policy_loss", policy_loss.item())
         self.record_actor("entropy_loss", entropy_loss.item())
-        return ActorBatch(gradient, Scores(log_prob, self.actor_parameters), distribution, self.actor_parameters)
+        scores = Scores(log_prob, self.actor_parameters, recorder.calls)
+        return ActorBatch(observations, actions, advantages, gradient, scores, distribution, self.actor_parameters)
 
     def _as_log_prob_takes(self, actions: th.Tensor) -> th.Tensor:
         return actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions
@@ -342,34 +365,64 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         except ValueError:  # torch refuses the parameters of the distribution: they are not finite
             return math.nan
 
-    def _fixed_step(self, batch: ActorBatch, direction: th.Tensor) -> None:
-        """``θ ← θ + α x``, the paper's step."""
-        step_size = self.lr_schedule(self._current_progress_remaining)
-        assign(batch.parameters, th.add(flatten(batch.parameters), direction, alpha=step_size))
+    def _step_actor(self, batch: ActorBatch, direction: th.Tensor, old_distribution: Distribution) -> None:
+        """
+        ``θ ← θ + α x``: α fixed, or sized by its KL divergence, and halved while it does harm if ``line_search`` is on.
+
+        :param batch: actor batch
+        :param direction: x, shape (d,)
+        :param old_distribution: the policy on the batch before the step
+        """
+        start = flatten(batch.parameters)
+
+        def move(step_size: float) -> None:
+            assign(batch.parameters, th.add(start, direction, alpha=step_size))
+
+        if self.target_kl_schedule is None:
+            step_size = self.lr_schedule(self._current_progress_remaining)
+        else:
+            step_size = self._sized_step(batch, direction, old_distribution, move)
+        move(step_size)
+        if self._searches_line:
+            step_size = self._accepted_step(batch, old_distribution, move, step_size)
         self.record_actor("step_size", step_size)
 
     def _sized_step(
-        self, batch: ActorBatch, direction: th.Tensor, observations: PyTorchObs, old_distribution: Distribution
-    ) -> None:
-        """``θ ← θ + α x``, with the α at which the policy's KL divergence on the batch is ``target_kl``."""
+        self, batch: ActorBatch, direction: th.Tensor, old_distribution: Distribution, move: Callable[[float], None]
+    ) -> float:
+        """The α at which the policy's KL divergence on the batch is ``target_kl``."""
         assert self.target_kl_schedule is not None
         target_kl = self.target_kl_schedule(self._current_progress_remaining)
         squared_norm = direction.dot(direction).item()
         if squared_norm == 0 or target_kl <= 0:  # nowhere to go
-            self.record_actor("step_size", 0.0)
-            return
-        start = flatten(batch.parameters)
+            return 0.0
 
         def kl_at(step_size: float) -> float:
-            assign(batch.parameters, th.add(start, direction, alpha=step_size))
-            return self._kl_from(old_distribution, observations)
+            move(step_size)
+            return self._kl_from(old_distribution, batch.observations)
 
         curvature = self._kl_curvature or self._predicted_curvature(batch, direction)
         step_size, kl, _ = size_step(kl_at, target_kl, first_guess=math.sqrt(target_kl / (curvature * squared_norm)))
-        assign(batch.parameters, th.add(start, direction, alpha=step_size))
         if kl > 0:
             self._kl_curvature = kl / (step_size**2 * squared_norm)
-        self.record_actor("step_size", step_size)
+        return step_size
+
+    def _accepted_step(
+        self, batch: ActorBatch, old_distribution: Distribution, move: Callable[[float], None], step_size: float
+    ) -> float:
+        """
+        Halve α until the surrogate ``mean A_i π_θ(a_i | o_i) / π_old(a_i | o_i)`` on the batch is at least what it was before
+        the step, as TRPO does; stay where the policy was if ten halvings are not enough.
+        """
+        old_log_prob = old_distribution.log_prob(batch.actions)
+        for halvings in range(11):
+            log_ratio = self._distribution(batch.observations).log_prob(batch.actions) - old_log_prob
+            if (batch.advantages * log_ratio.exp()).mean() >= batch.advantages.mean():
+                break
+            step_size = step_size / 2 if halvings < 10 else 0.0
+            move(step_size)
+        self.record_actor("line_search_halvings", halvings)
+        return step_size
 
     def _predicted_curvature(self, batch: ActorBatch, direction: th.Tensor) -> float:
         """KL / ‖α x‖² of a small step, by the whole empirical Fisher: ``½ xᵀFx / ‖x‖²``, where ``xᵀFx = mean (s_iᵀx)²``."""

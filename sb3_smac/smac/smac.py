@@ -1,6 +1,6 @@
 """SMAC: actor-critic with a damped rank-1 Fisher."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -10,7 +10,9 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sb3_smac.common import checks
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
 from sb3_smac.common.schedules import ScheduleLike
-from sb3_smac.maths import sherman_morrison_solve
+from sb3_smac.maths import random_groups, sherman_morrison_solve, woodbury_weights
+
+FisherRank = int | Literal["full"]
 
 
 class SMAC(NaturalActorCritic):
@@ -34,10 +36,14 @@ class SMAC(NaturalActorCritic):
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
     :param damping: Damping λ > 0 of the Fisher
-    :param fisher_rank: Rank of the empirical Fisher; 1, the paper's mean score, is the only one so far
+    :param fisher_rank: Rank k of the empirical Fisher ``λI + (1/k) Σ s̄_j s̄_jᵀ``: ``1``, the mean score of the batch (the
+        paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
+        actor batch.
     :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
         divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
         number.
+    :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
+        TRPO; ``None``: only for ``fisher_rank`` above 1
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param n_critic_updates: Passes over the rollout when the critic is fitted
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
@@ -76,8 +82,9 @@ class SMAC(NaturalActorCritic):
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         damping: float = 0.1,
-        fisher_rank: int = 1,
+        fisher_rank: FisherRank = 1,
         target_kl: ScheduleLike | None = 0.05,
+        line_search: bool | None = None,
         critic_learning_rate: ScheduleLike = 1e-3,
         n_critic_updates: int = 10,
         critic_batch_size: int | None = 128,
@@ -106,6 +113,7 @@ class SMAC(NaturalActorCritic):
             gamma=gamma,
             gae_lambda=gae_lambda,
             target_kl=target_kl,
+            line_search=line_search,
             critic_learning_rate=critic_learning_rate,
             n_critic_updates=n_critic_updates,
             critic_batch_size=critic_batch_size,
@@ -132,13 +140,29 @@ class SMAC(NaturalActorCritic):
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
         checks.number("damping", self.damping, minimum=0, exclusive=True)
-        checks.choice("fisher_rank", self.fisher_rank, (1,))
+        checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
+
+    @property
+    def _searches_line(self) -> bool:
+        return self.fisher_rank != 1 if self.line_search is None else self.line_search
+
+    @property
+    def _needs_gram(self) -> bool:
+        return self.fisher_rank != 1
 
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
         """
-        ``x = (λI + s̄s̄ᵀ)⁻¹ g`` (the paper's eq. 5; §5.1 for a batch).
+        ``x = F̂⁻¹ g``: by the Sherman–Morrison formula for rank 1 (the paper's eq. 5; §5.1 for a batch), by Woodbury's above.
 
         :param batch: policy gradient g and scores
         :return: x, shape (d,)
         """
-        return sherman_morrison_solve(batch.gradient, batch.scores.mean(), self.damping)
+        if self.fisher_rank == 1:
+            return sherman_morrison_solve(batch.gradient, batch.scores.mean(), self.damping)
+        size = len(batch.scores)
+        groups = random_groups(size, size if self.fisher_rank == "full" else min(self.fisher_rank, size)).to(self.device)
+        # float64: with little damping, w nearly cancels the gradient's own weights
+        gram, products = batch.scores.gram().double(), batch.scores.product(batch.gradient).double()
+        weights, damping = woodbury_weights(gram, products, groups, self.damping)
+        self.record_actor("fisher_damping", damping)
+        return (batch.gradient - batch.scores.weighted_sum(weights)) / damping
