@@ -33,6 +33,9 @@ from sb3_smac.maths import LayerRecorder, Scores, assign, flat_gradient, flatten
 
 SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCritic")
 
+# First guess of how far a KL-sized step moves the parameters, at most
+MAX_DISTANCE = 1e6
+
 CriticTarget = Literal["gae", "monte_carlo"]
 
 
@@ -277,6 +280,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         :raises NonFiniteError: if the rollout or a gradient is not finite; the policy is then as it was before
         """
         self._update_learning_rates()
+        self._actor_metrics.clear()
         checks.rollout_is_finite(self.rollout_buffer, self._last_obs, self.num_timesteps)
         if self.critic_target == "monte_carlo":
             self._set_monte_carlo_returns()
@@ -402,9 +406,12 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             return self._kl_from(old_distribution, batch.observations)
 
         curvature = self._kl_curvature or self._predicted_curvature(batch, direction)
-        step_size, kl, _ = size_step(kl_at, target_kl, first_guess=math.sqrt(target_kl / (curvature * squared_norm)))
-        if kl > 0:
-            self._kl_curvature = kl / (step_size**2 * squared_norm)
+        # however flat the policy is just here, no parameter vector has any business further away than this
+        distance = min(math.sqrt(target_kl / curvature), MAX_DISTANCE)
+        step_size, kl, _ = size_step(kl_at, target_kl, first_guess=distance / math.sqrt(squared_norm))
+        # a search that missed its target (a saturated policy) tells the next one nothing
+        found = 0.5 * target_kl <= kl <= 2 * target_kl
+        self._kl_curvature = kl / (step_size**2 * squared_norm) if found else None
         return step_size
 
     def _accepted_step(
@@ -438,6 +445,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         """
         self.policy.set_training_mode(True)
         parameters = [parameter for parameter in self.critic_parameters if parameter.requires_grad]
+        if not parameters:  # the user froze them all
+            return
         rollout_size = len(rollout.returns)
         losses = []
         for _ in range(self.n_critic_updates):
@@ -474,7 +483,6 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     def _log_update(self) -> None:
         for name, values in self._actor_metrics.items():
             self.logger.record(f"train/{name}", float(np.mean(values)))
-        self._actor_metrics.clear()
         buffer = self.rollout_buffer
         self.logger.record("train/log_prob", float(buffer.log_probs.mean()))
         self.logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))

@@ -84,9 +84,8 @@ def size_step(kl_at: Callable[[float], float], target_kl: float, first_guess: fl
     step = first_guess
     for passes in range(1, MAX_PASSES + MAX_BACKTRACKS + 1):
         kl = kl_at(step)
-        if math.isnan(kl):
-            kl = math.inf
-        if 0 <= kl <= 2 * target_kl and (best is None or abs(kl - target_kl) < abs(best[1] - target_kl)):
+        kl = math.inf if math.isnan(kl) else max(kl, 0.0)  # rounding makes a KL of 0 negative
+        if kl <= 2 * target_kl and (best is None or abs(kl - target_kl) < abs(best[1] - target_kl)):
             best = (step, kl)
         if best is not None and (passes >= MAX_PASSES or abs(best[1] - target_kl) <= TOLERANCE * target_kl):
             return SizedStep(*best, passes)
@@ -100,11 +99,11 @@ def _next_step(step: float, kl: float, previous: tuple[float, float] | None, tar
     """Extrapolate ``log KL`` against ``log α`` with exponent 2, or with the exponent that the last two measurements show."""
     if not math.isfinite(kl):
         return step / 10
-    if kl <= 0:
+    if kl == 0:
         return step * 100
-    exponent = 2.0
+    log_kl, exponent = math.log(kl), 2.0
     if previous is not None and 0 < previous[1] < math.inf and previous[0] != step:
-        exponent = math.log(kl / previous[1]) / math.log(step / previous[0])
+        exponent = (log_kl - math.log(previous[1])) / (math.log(step) - math.log(previous[0]))
     # An exponent far from 2 comes from rounding or from a cliff: trust it only so far
-    factor = (target_kl / kl) ** (1 / min(max(exponent, 0.5), 8.0))
-    return step * min(max(factor, 0.01), 100.0)
+    log_factor = (math.log(target_kl) - log_kl) / min(max(exponent, 0.5), 8.0)
+    return step * min(max(math.exp(min(log_factor, 5.0)), 0.01), 100.0)

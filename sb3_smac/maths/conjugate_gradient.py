@@ -59,7 +59,8 @@ def conjugate_gradient(
         if curvature.item() <= 0:
             negative_curvature = True
             if iterations == 1:
-                solution = rhs.clone()
+                solution, residual = rhs.clone(), rhs - product
+                squared_residual = residual.dot(residual)
             break
         step = squared_residual / curvature  # α_k = r_kᵀ r_k / p_kᵀ M p_k
         solution += step * direction  # x_{k+1} = x_k + α_k p_k

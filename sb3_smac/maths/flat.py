@@ -1,6 +1,6 @@
 """Parameters as one vector: a list of tensors of any shapes seen as a point of R^d."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch as th
 
@@ -61,16 +61,22 @@ def flat_gradient(
     :param create_graph: make the result differentiable
     :return: shape (d,)
     """
-    gradients = iter(
-        th.autograd.grad(
-            outputs,
-            [parameter for parameter in parameters if parameter.requires_grad],
-            grad_outputs=grad_outputs,
-            retain_graph=retain_graph or create_graph,
-            create_graph=create_graph,
-            materialize_grads=True,
+    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    gradients: Iterator[th.Tensor] = iter(())
+    if moving and outputs.requires_grad:
+        gradients = iter(
+            th.autograd.grad(
+                outputs,
+                moving,
+                grad_outputs=grad_outputs,
+                retain_graph=retain_graph or create_graph,
+                create_graph=create_graph,
+                materialize_grads=True,
+            )
         )
-    )
     return th.cat(
-        [(next(gradients) if parameter.requires_grad else th.zeros_like(parameter)).reshape(-1) for parameter in parameters]
+        [
+            (next(gradients, th.zeros_like(parameter)) if parameter.requires_grad else th.zeros_like(parameter)).reshape(-1)
+            for parameter in parameters
+        ]
     )

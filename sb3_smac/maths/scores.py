@@ -67,7 +67,7 @@ class Scores:
         """
         weights = th.zeros_like(self.log_prob, requires_grad=True)
         weighted_sum = flat_gradient(self.log_prob, self.parameters, weights, create_graph=True)  # (d,)
-        (product,) = th.autograd.grad(weighted_sum @ vector, weights)
+        (product,) = th.autograd.grad(weighted_sum @ vector, weights, materialize_grads=True)
         return product
 
     def gram(self) -> th.Tensor:

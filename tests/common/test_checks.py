@@ -51,22 +51,23 @@ def test_number_refuses(value: Any, arguments: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "optional", "message"),
+    ("value", "besides", "message"),
     [
-        (0, False, "x must be an integer >= 1, got 0"),
-        (2.0, False, "x must be an integer >= 1, got 2.0"),
-        (True, False, "x must be an integer >= 1, got True"),
-        ("2", False, "x must be an integer >= 1, got '2'"),
-        (None, False, "x must be an integer >= 1, got None"),
-        (0, True, "x must be None or an integer >= 1, got 0"),
+        (0, (), "x must be an integer >= 1, got 0"),
+        (2.0, (), "x must be an integer >= 1, got 2.0"),
+        (True, (), "x must be an integer >= 1, got True"),
+        ("2", (), "x must be an integer >= 1, got '2'"),
+        (None, (), "x must be an integer >= 1, got None"),
+        ("half", ("full",), "x must be 'full' or an integer >= 1, got 'half'"),
+        (0, (None,), "x must be None or an integer >= 1, got 0"),
     ],
 )
-def test_integer(value: Any, optional: bool, message: str) -> None:
+def test_integer(value: Any, besides: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        checks.integer("x", value, minimum=1, optional=optional)
+        checks.integer("x", value, minimum=1, besides=besides)
     for accepted in (1, np.int64(7)):
         checks.integer("x", accepted, minimum=1)
-    checks.integer("x", None, minimum=1, optional=True)
+    checks.integer("x", None, minimum=1, besides=(None,))
 
 
 def test_choice() -> None:

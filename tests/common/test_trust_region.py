@@ -128,7 +128,7 @@ def test_whatever_is_measured_never_above_twice_the_target(data: st.DataObject, 
     """On a curve that answers at random: it ends, and of the steps that do not overshoot, the nearest one stands."""
     kl_at, measured = record(lambda _: data.draw(anything))
     result = size_step(kl_at, target, guess)
-    allowed = {step: value for step, value in measured if 0 <= value <= 2 * target}
+    allowed = {step: max(value, 0.0) for step, value in measured if value <= 2 * target}  # rounding makes 0 negative
     assert result.passes == len(measured) <= LIMIT
     assert all(0 < step < math.inf for step, _ in measured)
     if not allowed:
@@ -166,19 +166,12 @@ def test_which_of_the_measured_steps_stands(answers: list[float], chosen: int) -
     assert result.passes == len(answers)
 
 
-def test_rounding_below_zero_does_not_make_the_step_grow_for_ever() -> None:
-    """The KL divergence of equal policies may come out as -1e-12: two attempts at a longer step, then ever shorter ones."""
-    kl_at, measured = record(lambda _: -1e-12)
-    assert size_step(kl_at, 0.01, 1.0).step_size == 0
-    assert max(step for step, _ in measured) <= 1e4 and measured[-1][0] < 1e-6
-
-
-@pytest.mark.parametrize("flat", [0.0, 1e-12])
+@pytest.mark.parametrize("flat", [0.0, 1e-12, -1e-12])
 def test_a_flat_curve_ends_after_three_measurements(flat: float) -> None:
-    """A policy that does not notice the step at all: no endless search for the target."""
+    """A policy that does not notice the step at all (the KL of equal policies may round to -1e-12): no endless search."""
     kl_at, measured = record(lambda _: flat)
     result = size_step(kl_at, 0.01, 1.0)
-    assert result.passes == len(measured) == 3 and result.kl == flat
+    assert result.passes == len(measured) == 3 and result.kl == max(flat, 0.0)
 
 
 @pytest.mark.parametrize("beyond", [math.inf, math.nan, 50.0])
