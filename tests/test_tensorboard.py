@@ -1,6 +1,9 @@
 """TensorBoard: names of the runs, every documented key, and hyperparameters."""
 
+import ast
+import re
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -9,7 +12,7 @@ from stable_baselines3.common.logger import HParam
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from sb3_smac import ALGORITHMS
+from sb3_smac import ALGORITHMS, SMAC
 from tests.algorithms import TABLE, every_algorithm, make
 from tests.test_logger import ROLLOUT_KEYS, TRAIN_KEYS
 
@@ -37,6 +40,12 @@ def events(folder: Path) -> EventAccumulator:
     return accumulator
 
 
+def hyperparameters_in(read: EventAccumulator) -> Any:
+    """Name and value of each hyperparameter that the HParams tab shows."""
+    content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    return plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+
+
 @every_algorithm
 def test_keys_and_hyperparameters(algo: str, tmp_path: Path) -> None:
     """Every key is a curve over timesteps, and the hyperparameters are in the event file."""
@@ -47,10 +56,23 @@ def test_keys_and_hyperparameters(algo: str, tmp_path: Path) -> None:
     assert [event.step for event in read.Scalars("rollout/ep_rew_mean")] == [32, 64, 96]
     assert [event.step for event in read.Scalars("train/value_loss")] == [64, 96]  # with the rollout that follows the update
 
-    metadata = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    started = plugin_data_pb2.HParamsPluginData.FromString(metadata).session_start_info.hparams
-    assert started["algorithm"].string_value == type(model).__name__
-    assert (started["gamma"].number_value, started["n_steps"].number_value) == (0.99, 32)
+    shown = hyperparameters_in(read)
+    assert shown["algorithm"].string_value == type(model).__name__
+    assert (shown["gamma"].number_value, shown["n_steps"].number_value) == (0.99, 32)
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    """Its callback, as printed there, puts what it promises into the event file; the last line, which trains, is ours."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "HParam(" in block)
+    tree = ast.parse(example)
+    tree.body.pop()
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(tree, "README.md", "exec"), namespace)
+    (callback,) = (value for value in namespace.values() if getattr(value, "__module__", None) == "readme")
+    make("smac", tensorboard_log=str(tmp_path)).learn(32, callback=callback())
+    shown = hyperparameters_in(events(tmp_path / "SMAC_1"))
+    assert shown["damping"].number_value == SMAC("MlpPolicy", "Pendulum-v1").damping
 
 
 @every_algorithm

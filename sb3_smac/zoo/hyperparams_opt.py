@@ -42,7 +42,12 @@ COMMON: dict[str, Suggest] = {
 DAMPING = log_uniform(1e-3, 10)
 
 SEARCH_SPACES: dict[str, dict[str, Suggest]] = {
-    "smac": {**COMMON, "learning_rate": log_uniform(1e-3, 1), "damping": DAMPING},
+    "smac": {
+        **COMMON,
+        "learning_rate": log_uniform(1e-3, 1),
+        "damping": DAMPING,
+        "fisher_rank": one_of(1, 16, 64, "full"),
+    },
     "accg": {**COMMON, "learning_rate": log_uniform(1e-3, 1), "damping": DAMPING, "cg_max_steps": one_of(5, 10, 20)},
     "acsgd": {**COMMON, "learning_rate": log_uniform(1e-3, 1)},
     "acadam": {**COMMON, "learning_rate": log_uniform(1e-5, 1e-2)},
