@@ -1,5 +1,5 @@
 """
-One table of all algorithms, which drives the generic tests: a new algorithm is tested by adding a row.
+One table of all algorithms, which drives the generic tests: a new algorithm, or a variant of one, is tested by adding a row.
 
 Every test that is marked ``@every_algorithm`` receives the name of each row as ``algo`` and builds its model by :func:`make`.
 """
@@ -16,7 +16,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_smac import ALGORITHMS, NaturalActorCritic
+from sb3_smac import ACCG, ACSGD, SMAC, ACAdam, NaturalActorCritic
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Row:
     """
     What the generic tests need to know of one algorithm.
 
-    :param tiny: arguments that make it cheap, on top of those that every algorithm takes
+    :param cls: its class
+    :param tiny: arguments that make it cheap, or that make it the variant that the row is for
     :param learning: step size with which it solves the identity environments
     :param options: its own arguments, each with a value that changes what it does
     :param out_of_range: its own arguments, each with values that must be refused
     :param log_keys: what it logs that the others do not
     """
 
+    cls: type[NaturalActorCritic]
     learning: dict[str, Any]
     tiny: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -43,19 +45,28 @@ NOT_A_COUNT = (0, -1, 2.5, "3", None, float("nan"))
 
 TABLE: dict[str, Row] = {
     "smac": Row(
+        SMAC,
         learning={"target_kl": "lin_0.1"},
-        options={"damping": 0.01},
+        options={"damping": 0.01, "fisher_rank": 4},
         out_of_range={"damping": NOT_POSITIVE, "fisher_rank": (0, -1, 1.5, "half", None)},
     ),
+    "smac_full": Row(
+        SMAC,
+        learning={"target_kl": "lin_0.1"},
+        tiny={"fisher_rank": "full"},
+        options={"damping": 0.01, "fisher_rank": 31},
+        log_keys=("train/fisher_damping", "train/line_search_halvings"),
+    ),
     "accg": Row(
+        ACCG,
         learning={"target_kl": "lin_0.1"},
         tiny={"cg_max_steps": 4},
         options={"damping": 0.01, "cg_max_steps": 1, "cg_tolerance": 0.5},
         out_of_range={"damping": NOT_POSITIVE, "cg_max_steps": NOT_A_COUNT, "cg_tolerance": (-1e-9, float("nan"), "1", None)},
         log_keys=("train/cg_residual", "train/cg_iterations"),
     ),
-    "acsgd": Row(learning={"learning_rate": 1.0, "max_grad_norm": 0.1}),
-    "acadam": Row(learning={"learning_rate": 0.03}),
+    "acsgd": Row(ACSGD, learning={"learning_rate": 1.0, "max_grad_norm": 0.1}),
+    "acadam": Row(ACAdam, learning={"learning_rate": 0.03}),
 }
 
 TINY: dict[str, Any] = {
@@ -67,7 +78,7 @@ TINY: dict[str, Any] = {
     "device": "cpu",
 }
 
-every_algorithm = pytest.mark.parametrize("algo", list(ALGORITHMS))
+every_algorithm = pytest.mark.parametrize("algo", TABLE)
 
 
 def make(algo: str, env: GymEnv | str = "Pendulum-v1", policy: Any = "MlpPolicy", **arguments: Any) -> NaturalActorCritic:
@@ -80,7 +91,7 @@ def make(algo: str, env: GymEnv | str = "Pendulum-v1", policy: Any = "MlpPolicy"
     :param arguments: on top of the cheap ones
     :return: the model
     """
-    return ALGORITHMS[algo](policy, env, **{**TINY, **TABLE[algo].tiny, **arguments})
+    return TABLE[algo].cls(policy, env, **{**TINY, **TABLE[algo].tiny, **arguments})
 
 
 def snapshot(model: NaturalActorCritic) -> dict[str, Any]:

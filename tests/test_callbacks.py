@@ -22,8 +22,7 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_smac import ALGORITHMS
-from tests.algorithms import SampleEnv, every_algorithm, is_same, make, snapshot
+from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_same, make, snapshot
 
 
 class Events(BaseCallback):
@@ -77,8 +76,8 @@ def test_all_together(algo: str, tmp_path: Path) -> None:
     model = make(algo).learn(96, callback=callbacks, progress_bar=True)
     assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [32, 64, 96]
     assert sorted(path.name for path in tmp_path.glob("event*")) == ["event_48_steps.zip", "event_96_steps.zip"]
-    assert ALGORITHMS[algo].load(tmp_path / "event_48_steps").num_timesteps == 48
-    assert ALGORITHMS[algo].load(tmp_path / "best_model", env=model.get_env()).learn(32).num_timesteps == 32
+    assert TABLE[algo].cls.load(tmp_path / "event_48_steps").num_timesteps == 48
+    assert TABLE[algo].cls.load(tmp_path / "best_model", env=model.get_env()).learn(32).num_timesteps == 32
 
 
 @every_algorithm

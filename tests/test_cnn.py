@@ -9,9 +9,9 @@ import torch as th
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage, is_vecenv_wrapped
 
-from sb3_smac import ALGORITHMS, SMAC
+from sb3_smac import SMAC
 from sb3_smac.maths import flatten
-from tests.algorithms import every_algorithm, is_finite, is_same, make
+from tests.algorithms import TABLE, every_algorithm, is_finite, is_same, make
 
 
 def tiny(**policy_kwargs: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_learns_saves_and_predicts(algo: str, channel_first: bool, discrete: boo
     action, _ = model.predict(observation, deterministic=True)
     assert model.action_space.contains(action if action.ndim else int(action))
     model.save(tmp_path / "model")
-    loaded = ALGORITHMS[algo].load(tmp_path / "model")
+    loaded = TABLE[algo].cls.load(tmp_path / "model")
     assert is_same(action, loaded.predict(observation, deterministic=True)[0])
 
 

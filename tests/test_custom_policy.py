@@ -1,5 +1,6 @@
 """Networks, optimizers and policy classes of the user's own."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -231,6 +232,16 @@ def test_frozen_parameters_stay(algo: str, trained: bool) -> None:
     assert is_same(before, frozen)
     assert not th.equal(actor, flatten(model.actor_parameters))
     assert not th.equal(critic, flatten(model.critic_parameters))
+
+
+@every_algorithm
+@pytest.mark.parametrize("trained", [False, True])
+def test_policies_can_be_copied(algo: str, trained: bool) -> None:
+    """As Stable-Baselines3's can before training: no distribution is left behind with a graph that ``deepcopy`` refuses."""
+    model = make(algo)
+    if trained:
+        model.learn(32)
+    assert is_same(copy.deepcopy(model.policy).state_dict(), model.policy.state_dict())
 
 
 @every_algorithm

@@ -27,6 +27,7 @@ OUT_OF_RANGE: dict[str, Sequence[Any]] = {
     "critic_target": ("td", "GAE", "", None, 1),
     "ent_coef": (-0.01, NAN, INF, "auto", None),
     "max_grad_norm": (0, -1, NAN, INF, "1"),
+    "line_search": ("yes", 2, NAN),
     "normalize_advantage": ("yes", None, 2, NAN),
     "stats_window_size": (-1, 2.5, "3"),
 }
@@ -71,6 +72,7 @@ AT_THE_LIMIT: dict[str, Sequence[Any]] = {
     "critic_target": ("gae", "monte_carlo"),
     "ent_coef": (0, 0.0),
     "max_grad_norm": (None, 1e-6, 1e6),
+    "line_search": (False, True),
     "normalize_advantage": (False, True, np.bool_(True)),
 }
 

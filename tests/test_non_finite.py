@@ -191,7 +191,7 @@ def test_a_network_without_a_gradient(algo: str) -> None:
 def test_steps_that_are_far_too_large(algo: str, batch_size: int | None) -> None:
     """The policy breaks down within its own update: the error says why, and the policy from before is back."""
     learning_rate = lambda progress: 1e-3 if progress > 0.5 else 1e38  # noqa: E731
-    model = make(algo, target_kl=None, learning_rate=learning_rate, batch_size=batch_size)
+    model = make(algo, target_kl=None, learning_rate=learning_rate, batch_size=batch_size, line_search=False)
     states = []
     train = model.train
     model.train = lambda: (train(), states.append(snapshot(model)))  # type: ignore[method-assign]

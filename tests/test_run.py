@@ -89,7 +89,7 @@ def test_every_argument_of_its_own_matters(algo: str, option: str) -> None:
 @every_algorithm
 def test_arguments_are_attributes_in_the_order_of_sb3(algo: str) -> None:
     """The RL Zoo sets attributes by the arguments' names, and A2C's users pass them in A2C's order."""
-    ours = inspect.signature(ALGORITHMS[algo]).parameters
+    ours = inspect.signature(TABLE[algo].cls).parameters
     model = make(algo)
     assert [name for name in ours if name not in NOT_ATTRIBUTES and not hasattr(model, name)] == []
     in_sb3 = inspect.signature(OnPolicyAlgorithm).parameters.keys() & inspect.signature(A2C).parameters.keys()
@@ -103,18 +103,31 @@ def test_arguments_are_attributes_in_the_order_of_sb3(algo: str) -> None:
 
 @every_algorithm
 def test_every_argument_is_documented(algo: str) -> None:
-    documented = inspect.getdoc(ALGORITHMS[algo]) or ""
-    assert [name for name in inspect.signature(ALGORITHMS[algo]).parameters if f":param {name}:" not in documented] == []
+    documented = inspect.getdoc(TABLE[algo].cls) or ""
+    assert [name for name in inspect.signature(TABLE[algo].cls).parameters if f":param {name}:" not in documented] == []
 
 
 def test_registry() -> None:
     """The names of the command line are the classes' own, and each class is public and has its row here."""
-    assert list(ALGORITHMS) == ["smac", "accg", "acsgd", "acadam"] == list(TABLE)
+    assert list(ALGORITHMS) == ["smac", "accg", "acsgd", "acadam"]
+    assert {row.cls for row in TABLE.values()} == set(ALGORITHMS.values())
     for name, cls in ALGORITHMS.items():
         assert cls.__name__.lower() == name
         assert issubclass(cls, OnPolicyAlgorithm)
         assert getattr(sb3_smac, cls.__name__) is cls
         assert cls.__name__ in sb3_smac.__all__
+
+
+@every_algorithm
+@pytest.mark.parametrize("learning_rate", [1e3, 1e30])
+def test_line_search(algo: str, learning_rate: float) -> None:
+    """A step that breaks the policy down does harm: it is halved, and none is made if ten halvings are too few."""
+    model = make(algo, target_kl=None, learning_rate=learning_rate, line_search=True).learn(32)
+    values = model.logger.name_to_value
+    halvings = values["train/line_search_halvings"]
+    assert is_finite(model)
+    assert 0 < halvings <= 10
+    assert values["train/step_size"] == (learning_rate / 2**halvings if halvings < 10 else 0)
 
 
 @every_algorithm

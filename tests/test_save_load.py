@@ -17,7 +17,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_smac import ALGORITHMS, NaturalActorCritic
+from sb3_smac import NaturalActorCritic
 from sb3_smac.maths import flatten
 from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_same, make, snapshot
 
@@ -138,7 +138,7 @@ def test_loaded_model_is_the_same(algo: str, policy: str, tmp_path: Path) -> Non
     arguments.update(TABLE[algo].options)
     model = make(algo, env(), policy, policy_kwargs=policy_kwargs, **arguments).learn(16)
     model.save(tmp_path / "model")
-    loaded = ALGORITHMS[algo].load(tmp_path / "model.zip")
+    loaded = TABLE[algo].cls.load(tmp_path / "model.zip")
     assert loaded.get_env() is None
     assert is_same(snapshot(model), snapshot(loaded))
     observations = observations_of(model)
@@ -272,10 +272,10 @@ def test_exclude_and_include(algo: str, tmp_path: Path) -> None:
     model = make(algo, verbose=0, gamma=0.5)
     model.verbose = 2
     model.save(tmp_path / "without", exclude=["gamma", "verbose"])
-    without = ALGORITHMS[algo].load(tmp_path / "without", verbose=0)
+    without = TABLE[algo].cls.load(tmp_path / "without", verbose=0)
     assert without.gamma == 0.99 and without.verbose == 0
     model.save(tmp_path / "both", exclude=["gamma", "verbose"], include=["gamma", "verbose"])
-    both = ALGORITHMS[algo].load(tmp_path / "both")
+    both = TABLE[algo].cls.load(tmp_path / "both")
     assert both.gamma == 0.5 and both.verbose == 2
 
 

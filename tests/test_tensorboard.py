@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import HParam
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from sb3_smac import ALGORITHMS, SMAC
+from sb3_smac import SMAC
 from tests.algorithms import TABLE, every_algorithm, make
 from tests.test_logger import ROLLOUT_KEYS, TRAIN_KEYS
 
@@ -51,7 +51,7 @@ def test_keys_and_hyperparameters(algo: str, tmp_path: Path) -> None:
     """Every key is a curve over timesteps, and the hyperparameters are in the event file."""
     env = gym.make("Pendulum-v1", max_episode_steps=10)
     model = make(algo, env, tensorboard_log=str(tmp_path)).learn(96, callback=HyperparametersCallback())
-    read = events(tmp_path / f"{ALGORITHMS[algo].__name__}_1")
+    read = events(tmp_path / f"{TABLE[algo].cls.__name__}_1")
     assert IN_TENSORBOARD | set(TABLE[algo].log_keys) <= set(read.Tags()["scalars"])
     assert [event.step for event in read.Scalars("rollout/ep_rew_mean")] == [32, 64, 96]
     assert [event.step for event in read.Scalars("train/value_loss")] == [64, 96]  # with the rollout that follows the update
@@ -78,7 +78,7 @@ def test_the_example_of_the_readme(tmp_path: Path) -> None:
 @every_algorithm
 def test_names_of_runs(algo: str, tmp_path: Path) -> None:
     """A run is named after its class, numbered, and goes on in the same folder if the timesteps do."""
-    name = ALGORITHMS[algo].__name__
+    name = TABLE[algo].cls.__name__
     model = make(algo, tensorboard_log=str(tmp_path)).learn(32)
     model.learn(32, reset_num_timesteps=False)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}_1"}

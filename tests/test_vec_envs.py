@@ -22,8 +22,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_smac import ALGORITHMS
-from tests.algorithms import SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
+from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
 
 DICT = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2,))})
 
@@ -92,7 +91,7 @@ def test_normalisation_is_saved_beside_the_model(algo: str, tmp_path: Path) -> N
     env.save(str(tmp_path / "statistics.pkl"))
     loaded_env = VecNormalize.load(str(tmp_path / "statistics.pkl"), make_vec_env("Pendulum-v1"))
     loaded_env.training = False
-    loaded = ALGORITHMS[algo].load(tmp_path / "model", env=loaded_env)
+    loaded = TABLE[algo].cls.load(tmp_path / "model", env=loaded_env)
     raw = np.array([[0.5, 0.5, 3.0]], dtype=np.float32)
     normalised = env.normalize_obs(raw)
     assert not np.allclose(raw, normalised)

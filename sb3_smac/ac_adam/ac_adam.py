@@ -10,7 +10,7 @@ from torch import nn
 
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
 from sb3_smac.common.schedules import ScheduleLike
-from sb3_smac.maths import flatten
+from sb3_smac.maths import flatten, unflatten
 
 
 class ACAdam(NaturalActorCritic):
@@ -119,9 +119,8 @@ class ACAdam(NaturalActorCritic):
             verbose=verbose,
             seed=seed,
             device=device,
+            _init_setup_model=_init_setup_model,
         )
-        if _init_setup_model:
-            self._setup_model()
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -149,4 +148,8 @@ class ACAdam(NaturalActorCritic):
         self._displacement.data.zero_()
         self._displacement.grad = -batch.gradient  # the optimizer descends
         self.actor_optimizer.step()
-        return self._displacement.detach().clone()
+        direction = self._displacement.detach().clone()
+        for parameter, piece in zip(batch.parameters, unflatten(direction, batch.parameters), strict=True):
+            if not parameter.requires_grad:  # its moments may still be there from before the user froze it
+                piece.zero_()
+        return direction

@@ -102,6 +102,9 @@ class ACCG(NaturalActorCritic):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        self.damping = damping
+        self.cg_max_steps = cg_max_steps
+        self.cg_tolerance = cg_tolerance
         super().__init__(
             policy,
             env,
@@ -129,12 +132,8 @@ class ACCG(NaturalActorCritic):
             verbose=verbose,
             seed=seed,
             device=device,
+            _init_setup_model=_init_setup_model,
         )
-        self.damping = damping
-        self.cg_max_steps = cg_max_steps
-        self.cg_tolerance = cg_tolerance
-        if _init_setup_model:
-            self._setup_model()
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()

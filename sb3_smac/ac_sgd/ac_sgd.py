@@ -117,9 +117,8 @@ class ACSGD(NaturalActorCritic):
             verbose=verbose,
             seed=seed,
             device=device,
+            _init_setup_model=_init_setup_model,
         )
-        if _init_setup_model:
-            self._setup_model()
 
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
         """

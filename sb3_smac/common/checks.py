@@ -75,9 +75,11 @@ def rollout_is_finite(buffer: RolloutBuffer, last_observations: Any, num_timeste
     :param num_timesteps: timesteps of training at the end of the rollout
     :raises NonFiniteError: naming the first quantity that is not finite, the step, the environment and the timestep
     """
-    for name in ("observations", "actions", "rewards", "values", "log_probs"):
-        for label, array in _labelled(name, getattr(buffer, name)):
-            _buffer_is_finite(label, array, buffer, num_timesteps)
+    for label, array in _labelled("observations", buffer.observations):
+        # each was returned by the step before the one that it is stored with
+        _buffer_is_finite(label, array, buffer, num_timesteps - buffer.n_envs)
+    for name in ("actions", "rewards", "values", "log_probs"):
+        _buffer_is_finite(name, getattr(buffer, name), buffer, num_timesteps)
     observations_are_finite(last_observations, num_timesteps)
     _buffer_is_finite("advantages", buffer.advantages, buffer, num_timesteps)  # last: it is made of the others
 

@@ -28,13 +28,15 @@ from sb3_smac.common.parameters import restored_on_error, split_parameters
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule
-from sb3_smac.common.trust_region import mean_kl, size_step
+from sb3_smac.common.trust_region import is_invalid_distribution, mean_kl, size_step
 from sb3_smac.maths import LayerRecorder, Scores, assign, flat_gradient, flatten
 
 SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCritic")
 
 # First guess of how far a KL-sized step moves the parameters, at most
 MAX_DISTANCE = 1e6
+
+TOO_LARGE = f"The policy's output is not finite after an actor's step: the step was too large. {checks.ADVICE}"
 
 CriticTarget = Literal["gae", "monte_carlo"]
 
@@ -151,6 +153,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         verbose: int,
         seed: int | None,
         device: th.device | str,
+        _init_setup_model: bool,
     ) -> None:
         super().__init__(
             policy,
@@ -186,10 +189,13 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         # KL / ‖α x‖² of the last sized step: the next one starts its search from there
         self._kl_curvature: float | None = None
         self._actor_metrics: defaultdict[str, list[float]] = defaultdict(list)
+        if _init_setup_model:
+            self._setup_model()
+            self._check_rollout_size()
 
     def _check_hyperparameters(self) -> None:
         """
-        Check every argument; a subclass adds its own.
+        Check every argument; a subclass adds its own, which its constructor has set before it calls this class's.
 
         :raises ValueError: naming the argument, its value and what is accepted
         """
@@ -204,6 +210,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         checks.number("max_grad_norm", self.max_grad_norm, minimum=0, exclusive=True, optional=True)
         checks.choice("line_search", self.line_search, (None, False, True))
         checks.choice("normalize_advantage", self.normalize_advantage, (False, True))
+        checks.integer("stats_window_size", self._stats_window_size, minimum=1)
 
     def _check_rollout_size(self) -> None:
         """
@@ -279,15 +286,20 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
         :raises NonFiniteError: if the rollout or a gradient is not finite; the policy is then as it was before
         """
-        self._update_learning_rates()
         self._actor_metrics.clear()
         checks.rollout_is_finite(self.rollout_buffer, self._last_obs, self.num_timesteps)
         if self.critic_target == "monte_carlo":
             self._set_monte_carlo_returns()
-        with restored_on_error(self.policy, *self._optimizers()):
-            rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
-            self._train_actor(rollout)
-            self._train_critic(rollout)
+        kl_curvature = self._kl_curvature
+        try:
+            with restored_on_error(self.policy, *self._optimizers()):
+                self._update_learning_rates()
+                rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
+                self._train_actor(rollout)
+                self._train_critic(rollout)
+        except BaseException:
+            self._kl_curvature = kl_curvature
+            raise
         self._n_updates += 1
         self._log_update()
 
@@ -322,6 +334,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         for start in range(0, rollout_size, batch_size):
             indices = slice(start, start + batch_size)
             batch = self._actor_batch(_take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
+            if not th.isfinite(batch.gradient).all():
+                raise NonFiniteError(self._explain_actor())
             direction = self.actor_direction(batch)
             if not th.isfinite(direction).all():
                 raise NonFiniteError(self._explain_actor())
@@ -330,14 +344,17 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             self._step_actor(batch, direction, before)
         kl = self._kl_from(old_distribution, rollout.observations)
         if math.isnan(kl):
-            raise NonFiniteError(f"The policy is not finite after the actor's step: the step was too large. {checks.ADVICE}")
+            raise NonFiniteError(TOO_LARGE)
         self.record_actor("approx_kl", kl)
 
     def _actor_batch(self, observations: PyTorchObs, actions: th.Tensor, advantages: th.Tensor) -> ActorBatch:
         self.policy.set_training_mode(True)  # batch statistics and dropout
         # The policy writes its next distribution into the same object: keep this one
         with LayerRecorder(self.policy.modules() if self._needs_gram else ()) as recorder:
-            distribution = copy.copy(self.policy.get_distribution(observations))
+            try:
+                distribution = copy.copy(self.policy.get_distribution(observations))
+            except ValueError as error:
+                raise NonFiniteError(TOO_LARGE) if is_invalid_distribution(error) else error from error
         actions = self._as_log_prob_takes(actions)
         log_prob = distribution.log_prob(actions)  # (N,)
         advantages = advantages.to(log_prob.dtype)
@@ -366,8 +383,10 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         """KL divergence of the policy as it is now from ``old_distribution``; NaN if the policy is broken."""
         try:
             return mean_kl(old_distribution, self._distribution(observations)).item()
-        except ValueError:  # torch refuses the parameters of the distribution: they are not finite
-            return math.nan
+        except ValueError as error:
+            if is_invalid_distribution(error):
+                return math.nan
+            raise
 
     def _step_actor(self, batch: ActorBatch, direction: th.Tensor, old_distribution: Distribution) -> None:
         """

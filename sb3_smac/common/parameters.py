@@ -50,6 +50,8 @@ def split_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], lis
         distribution = policy.get_distribution(observation)
         log_prob = distribution.log_prob(distribution.mode())
         values = policy.predict_values(observation)
+    with th.no_grad():
+        policy.get_distribution(observation)  # the policy keeps its last distribution: not one with a graph
     policy.set_training_mode(was_training)
 
     of_actor, of_critic = reached_parameters(log_prob), reached_parameters(values)

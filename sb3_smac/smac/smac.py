@@ -104,6 +104,8 @@ class SMAC(NaturalActorCritic):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        self.damping = damping
+        self.fisher_rank = fisher_rank
         super().__init__(
             policy,
             env,
@@ -131,11 +133,8 @@ class SMAC(NaturalActorCritic):
             verbose=verbose,
             seed=seed,
             device=device,
+            _init_setup_model=_init_setup_model,
         )
-        self.damping = damping
-        self.fisher_rank = fisher_rank
-        if _init_setup_model:
-            self._setup_model()
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()

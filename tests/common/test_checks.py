@@ -85,12 +85,17 @@ def full_buffer(observation_space: spaces.Space = OBSERVATION, action_space: spa
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["observations", "actions", "rewards", "values", "log_probs", "advantages"])
 def test_rollout_names_quantity_and_timestep(name: str, value: float) -> None:
-    """Timesteps count all environments, three for each step here: at 120 the rollout of four steps began after 108."""
+    """
+    Timesteps count all environments, three for each step here: at 120 the rollout of four steps began after 108.
+
+    An observation was returned by the step before the one that it is stored with.
+    """
+    timestep = 114 if name == "observations" else 117
     buffer = full_buffer()
     checks.rollout_is_finite(buffer, None, 120)
     getattr(buffer, name)[2, 1] = value
     getattr(buffer, name)[3, 0] = value  # the first one is named
-    with pytest.raises(checks.NonFiniteError, match=rf"The {name} .* at step 2 of environment 1 \(timestep 117\)"):
+    with pytest.raises(checks.NonFiniteError, match=rf"The {name} .* at step 2 of environment 1 \(timestep {timestep}\)"):
         checks.rollout_is_finite(buffer, None, 120)
 
 
@@ -106,7 +111,7 @@ def test_rollout_of_dict_observations_names_the_key() -> None:
     buffer = full_buffer(spaces.Dict({"arm": OBSERVATION, "count": spaces.Discrete(3)}))
     checks.rollout_is_finite(buffer, {"arm": np.zeros((ENVS, 2)), "count": np.zeros(ENVS, dtype=np.int64)}, 12)
     buffer.observations["arm"][1, 0, 1] = math.nan
-    with pytest.raises(checks.NonFiniteError, match=r"observations\['arm'\] .* at step 1 of environment 0 \(timestep 6\)"):
+    with pytest.raises(checks.NonFiniteError, match=r"observations\['arm'\] .* at step 1 of environment 0 \(timestep 3\)"):
         checks.rollout_is_finite(buffer, None, 12)
 
 
