@@ -35,6 +35,8 @@ SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCr
 
 # First guess of how far a KL-sized step moves the parameters, at most
 MAX_DISTANCE = 1e6
+# The last halving of the line search is no step at all
+MAX_HALVINGS = 10
 
 TOO_LARGE = f"The policy's output is not finite after an actor's step: the step was too large. {checks.ADVICE}"
 
@@ -379,14 +381,22 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         return copy.copy(self.policy.get_distribution(observations))
 
-    def _kl_from(self, old_distribution: Distribution, observations: PyTorchObs) -> float:
-        """KL divergence of the policy as it is now from ``old_distribution``; NaN if the policy is broken."""
+    def _moved_distribution(self, observations: PyTorchObs) -> Distribution | None:
+        """What the policy would do after a step; ``None`` if the step has broken it."""
         try:
-            return mean_kl(old_distribution, self._distribution(observations)).item()
+            return self._distribution(observations)
         except ValueError as error:
             if is_invalid_distribution(error):
-                return math.nan
+                return None
             raise
+
+    def _kl_from(self, old_distribution: Distribution, observations: PyTorchObs) -> float:
+        """KL divergence of the policy as it is now from ``old_distribution``; NaN if the policy is broken."""
+        distribution = self._moved_distribution(observations)
+        if distribution is None:
+            return math.nan
+        kl = mean_kl(old_distribution, distribution).item()
+        return math.inf if math.isnan(kl) else kl  # ∞ − ∞ within the formula
 
     def _step_actor(self, batch: ActorBatch, direction: th.Tensor, old_distribution: Distribution) -> None:
         """
@@ -438,14 +448,24 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     ) -> float:
         """
         Halve α until the surrogate ``mean A_i π_θ(a_i | o_i) / π_old(a_i | o_i)`` on the batch is at least what it was before
-        the step, as TRPO does; stay where the policy was if ten halvings are not enough.
+        the step, as TRPO does; stay where the policy was if that takes too many.
         """
         old_log_prob = old_distribution.log_prob(batch.actions)
-        for halvings in range(11):
-            log_ratio = self._distribution(batch.observations).log_prob(batch.actions) - old_log_prob
-            if (batch.advantages * log_ratio.exp()).mean() >= batch.advantages.mean():
-                break
-            step_size = step_size / 2 if halvings < 10 else 0.0
+
+        before = batch.advantages.mean().item()
+
+        def does_harm() -> bool:
+            distribution = self._moved_distribution(batch.observations)
+            if distribution is None:
+                return True
+            ratio = (distribution.log_prob(batch.actions) - old_log_prob).exp()
+            # far enough away every ratio is 0, which may look harmless
+            return not (ratio * batch.advantages).mean() >= before or not mean_kl(old_distribution, distribution) < math.inf
+
+        halvings = 0
+        while halvings < MAX_HALVINGS and does_harm():
+            halvings += 1
+            step_size = step_size / 2 if halvings < MAX_HALVINGS else 0.0
             move(step_size)
         self.record_actor("line_search_halvings", halvings)
         return step_size
