@@ -356,7 +356,9 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             try:
                 distribution = copy.copy(self.policy.get_distribution(observations))
             except ValueError as error:
-                raise NonFiniteError(TOO_LARGE) if is_invalid_distribution(error) else error from error
+                if is_invalid_distribution(error):
+                    raise NonFiniteError(TOO_LARGE) from error
+                raise
         actions = self._as_log_prob_takes(actions)
         log_prob = distribution.log_prob(actions)  # (N,)
         advantages = advantages.to(log_prob.dtype)
@@ -451,7 +453,6 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         the step, as TRPO does; stay where the policy was if that takes too many.
         """
         old_log_prob = old_distribution.log_prob(batch.actions)
-
         before = batch.advantages.mean().item()
 
         def does_harm() -> bool:
