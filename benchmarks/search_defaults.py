@@ -48,8 +48,9 @@ CANDIDATES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-# The constructors' own defaults
+# The constructor's own defaults, and the candidate that came closest
 DEFAULTS = "defaults"
+FINALISTS = (DEFAULTS, json.dumps({"gae_lambda": 0.95, "normalize_advantage": False}))
 DEFAULTS_TASKS = {"Hopper-v4": 300_000, "HalfCheetah-v4": 300_000}
 DEFAULTS_SEEDS = (0, 1, 2)
 
@@ -99,15 +100,16 @@ def read() -> list[dict[str, str]]:
 def print_table() -> None:
     """Mean final return over the seeds (and its standard deviation) of each candidate on each task, as Markdown."""
     rows = read()
-    tasks = list(dict.fromkeys(row["env"] for row in rows))
-    print("| algorithm | candidate |", " | ".join(tasks), "|\n|", " | ".join(["---"] * (2 + len(tasks))), "|")
+    tasks = list(dict.fromkeys((row["env"], row["timesteps"]) for row in rows))
+    names = [f"{env_id}, {int(timesteps) // 1000}k" for env_id, timesteps in tasks]
+    print("| algorithm | candidate |", " | ".join(names), "|\n|", " | ".join(["---"] * (2 + len(tasks))), "|")
     for algo, candidate in dict.fromkeys((row["algo"], row["candidate"]) for row in rows):
         cells = []
-        for env_id in tasks:
+        for task in tasks:
             finals = [
                 float(row["final_return"])
                 for row in rows
-                if (row["algo"], row["candidate"], row["env"]) == (algo, candidate, env_id)
+                if (row["algo"], row["candidate"], (row["env"], row["timesteps"])) == (algo, candidate, task)
             ]
             spread = f" ± {statistics.pstdev(finals):.0f}" if len(finals) > 1 else ""
             cells.append(f"{statistics.mean(finals):.0f}{spread} ({len(finals)})" if finals else "")
@@ -128,7 +130,12 @@ def main() -> None:
         print_table()
         return
     if arguments.defaults:
-        jobs = [("smac", DEFAULTS, *task, seed) for seed in DEFAULTS_SEEDS for task in DEFAULTS_TASKS.items()]
+        jobs = [
+            ("smac", finalist, *task, seed)
+            for task in DEFAULTS_TASKS.items()
+            for seed in DEFAULTS_SEEDS
+            for finalist in FINALISTS
+        ]
     else:
         jobs = [
             (algo, json.dumps(candidate), *task, seed)
