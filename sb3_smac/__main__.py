@@ -11,6 +11,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_smac import ALGORITHMS
 
@@ -54,7 +55,7 @@ def train(options: argparse.Namespace) -> None:
     env = gym.make(options.env)
     name = f"{options.algo}_{options.env.replace('/', '-')}_seed{options.seed}"
     model = ALGORITHMS[options.algo](
-        "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy",
+        policy_for(env.observation_space),
         env,
         tensorboard_log=str(options.output / "tensorboard"),
         seed=options.seed,
@@ -70,6 +71,16 @@ def train(options: argparse.Namespace) -> None:
     print(f"TensorBoard:   {model.logger.get_dir()}")
     print(f"See the model: python -m sb3_smac --algo {options.algo} --env {options.env} --show {path} --render")
     print(f"See the log:   tensorboard --logdir {options.output / 'tensorboard'}")
+
+
+def policy_for(space: gym.Space) -> str:
+    """
+    :param space: observation space
+    :return: name of the policy that takes it
+    """
+    if isinstance(space, gym.spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
 
 
 def show(options: argparse.Namespace) -> None:

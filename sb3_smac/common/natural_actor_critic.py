@@ -332,7 +332,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         rollout_size = len(advantages)
         batch_size = self.batch_size or rollout_size
         measured = self.target_kl_schedule is not None or self._searches_line
-        old_distribution = self._distribution(rollout.observations)
+        old_distribution: Distribution | None = None
         for start in range(0, rollout_size, batch_size):
             indices = slice(start, start + batch_size)
             batch = self._actor_batch(_take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
@@ -342,10 +342,14 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             if not th.isfinite(direction).all():
                 raise NonFiniteError(self._explain_actor())
             self._record_direction(batch, direction)
+            if old_distribution is None:  # not before: the first pass in training mode moves batch statistics
+                old_distribution = self._distribution(rollout.observations)
             before = self._distribution(batch.observations) if measured and batch_size < rollout_size else old_distribution
             self._step_actor(batch, direction, before)
+        assert old_distribution is not None
         kl = self._kl_from(old_distribution, rollout.observations)
-        if math.isnan(kl):
+        # Among few actions a probability may round to 0, and the KL divergence is then infinite though nothing is broken
+        if math.isnan(kl) or (math.isinf(kl) and isinstance(self.action_space, spaces.Box)):
             raise NonFiniteError(TOO_LARGE)
         self.record_actor("approx_kl", kl)
 

@@ -75,13 +75,14 @@ class Scores:
         The Gram matrix ``S Sᵀ``, the sum of those of all parameters.
 
         For recorded ``Linear`` and ``Conv2d`` layers it comes from their inputs and output gradients (one backward pass for
-        all of them); for any other parameter the scores are formed, one parameter at a time.
+        all of them); for any other parameter the scores are formed, one parameter at a time. Samples must not depend on each
+        other: batch normalisation in training mode makes them.
 
         :return: shape (N, N)
         """
         gram = self.log_prob.new_zeros(len(self), len(self))
-        runs = Counter(call.layer for call in self.layer_calls)
-        calls = [call for call in self.layer_calls if runs[call.layer] == 1 and call.is_factored(len(self))]
+        runs = Counter(call.layer.weight for call in self.layer_calls)  # by weight: layers may share one
+        calls = [call for call in self.layer_calls if runs[call.layer.weight] == 1 and call.is_factored(len(self))]
         output_gradients: Sequence[th.Tensor] = ()
         if calls:
             output_gradients = th.autograd.grad(

@@ -80,7 +80,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
         """
         try:
             return super().objective(trial)
-        except (ArithmeticError, th.linalg.LinAlgError) as error:  # the Zoo prunes on AssertionError and ValueError
+        # The Zoo prunes on a ValueError of training, not of the constructor (a batch larger than the rollout)
+        except (ArithmeticError, ValueError, th.linalg.LinAlgError) as error:
             print(error)
             raise optuna.TrialPruned from error
 

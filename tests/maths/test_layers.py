@@ -35,6 +35,18 @@ class Twice(nn.Module):
         return self.layer(self.layer(inputs).tanh())
 
 
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return self.second(self.first(inputs).tanh())
+
+
 class OverTime(nn.Module):
     """A linear layer that sees two vectors per sample."""
 
@@ -69,6 +81,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "overwritten_output": lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)),
     "unknown": Scale,
     "twice": Twice,
+    "tied": Tied,
     "over_time": OverTime,
     "normalisation": lambda: nn.LayerNorm(4),
     "convolution": convolution(),
