@@ -25,7 +25,7 @@ $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 .PHONY: train
 train: $(VENV)/installed ## Train an agent (ENV=Hopper-v4 ALGO=smac STEPS=1000000 SEED=0)
 	@$(BIN)/python -m sb3_smac --algo '$(ALGO)' --env '$(ENV)' --steps '$(STEPS)' --seed '$(SEED)'
-	@echo "             ($(BIN)/ stands before tensorboard and python, or: source $(BIN)/activate)"
+	@echo "Before these commands: source $(BIN)/activate"
 
 .PHONY: test
 test: $(VENV)/installed ## Run the tests

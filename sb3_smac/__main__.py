@@ -1,6 +1,7 @@
 """Train an agent from the command line, or show a trained one: ``python -m sb3_smac --env Hopper-v4``."""
 
 import argparse
+import sys
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -51,7 +52,7 @@ def train(options: argparse.Namespace) -> None:
     """
     progress_bar = all(find_spec(package) for package in ("tqdm", "rich"))
     if not progress_bar:
-        print("No progress bar: it needs tqdm and rich (pip install 'sb3_smac[extra]')")
+        print("No progress bar: it needs tqdm and rich (the extra [extra])")
     env = gym.make(options.env)
     name = f"{options.algo}_{options.env.replace('/', '-')}_seed{options.seed}"
     model = ALGORITHMS[options.algo](
@@ -91,7 +92,10 @@ def show(options: argparse.Namespace) -> None:
     """
     env = Monitor(gym.make(options.env, render_mode="human" if options.render else None))
     env.reset(seed=options.seed)
-    model = ALGORITHMS[options.algo].load(options.show, env=env)
+    try:
+        model = ALGORITHMS[options.algo].load(options.show, env=env)
+    except ValueError as error:  # another task's model
+        sys.exit(f"{options.show} does not fit --env {options.env}: {error}")
     returns, _ = evaluate_policy(model, env, n_eval_episodes=10, return_episode_rewards=True)
     print("Returns:    ", ", ".join(f"{episode_return:.1f}" for episode_return in np.atleast_1d(returns)))
     print(f"Mean return: {np.mean(returns):.1f} ± {np.std(returns):.1f}")
@@ -106,7 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     th.set_num_threads(1)  # on networks this small, more threads only wait for each other
     warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)  # the paper's tasks are v4
-    (show if options.show else train)(options)
+    try:
+        (show if options.show else train)(options)
+    except (gym.error.Error, ImportError) as error:  # a simulator or a renderer that is not installed
+        sys.exit(f"{options.env}: {error}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tests.dense_reference import (
     write,
 )
 
-ALPHA, DAMPING = 0.3, 0.7
+ALPHA, DAMPING = 0.1, 0.7
 EXACT_CG = {"cg_max_steps": 200, "cg_tolerance": 1e-13}
 EVERY_ALGORITHM = {SMAC: {"damping": DAMPING}, ACCG: {"damping": DAMPING, **EXACT_CG}, ACSGD: {}, ACAdam: {}}
 A2C_PLAIN = {"max_grad_norm": 1e9, "use_rms_prop": False}

@@ -38,7 +38,7 @@ class SMAC(NaturalActorCritic):
     :param damping: Damping λ > 0 of the Fisher
     :param fisher_rank: Rank k of the empirical Fisher ``λI + (1/k) Σ s̄_j s̄_jᵀ``: ``1``, the mean score of the batch (the
         paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
-        actor batch.
+        actor batch (less where the last batch of a rollout is smaller).
     :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
         divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
         number.
@@ -140,6 +140,14 @@ class SMAC(NaturalActorCritic):
         super()._check_hyperparameters()
         checks.number("damping", self.damping, minimum=0, exclusive=True)
         checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
+
+    def _check_rollout_size(self) -> None:
+        super()._check_rollout_size()
+        size = self.batch_size or self.n_steps * self.n_envs
+        if self.fisher_rank != "full" and self.fisher_rank > size:
+            raise ValueError(
+                f"fisher_rank must be 'full' or at most the actor batch's {size} transitions, got {self.fisher_rank}"
+            )
 
     @property
     def _searches_line(self) -> bool:

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int | str:
     if command not in COMMANDS:
         return f"unknown command {command!r}: choose from {', '.join(COMMANDS)}\n{USAGE}"
     if importlib.util.find_spec("rl_zoo3") is None:
-        return "The RL Zoo is not installed: pip install 'sb3_smac[zoo]'"
+        return "The RL Zoo is not installed: pip install '.[zoo]' in a checkout of sb3_smac"
 
     from sb3_smac.zoo import register
     from sb3_smac.zoo.compat import shims

@@ -43,7 +43,7 @@ def test_unknown_command() -> None:
 
 def test_without_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main(["train"]) == "The RL Zoo is not installed: pip install 'sb3_smac[zoo]'"
+    assert main(["train"]) == "The RL Zoo is not installed: pip install '.[zoo]' in a checkout of sb3_smac"
 
 
 @needs_zoo
