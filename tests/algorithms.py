@@ -54,7 +54,7 @@ TABLE: dict[str, Row] = {
         SMAC,
         learning={"target_kl": "lin_0.1"},
         tiny={"fisher_rank": "full"},
-        options={"damping": 0.01, "fisher_rank": 31},
+        options={"damping": 0.01, "fisher_rank": 5},
         log_keys=("train/fisher_damping", "train/line_search_halvings"),
     ),
     "accg": Row(

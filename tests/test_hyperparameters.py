@@ -176,3 +176,11 @@ def test_unknown_arguments(algo: str) -> None:
             make(algo, **{name: 1})
     with pytest.raises(ValueError, match="NoSuchPolicy"):
         make(algo, policy="NoSuchPolicy")
+
+
+@pytest.mark.parametrize("arguments", [{"n_steps": 8}, {"n_steps": 64, "batch_size": 8}])
+def test_a_rank_above_the_actor_batch(arguments: dict[str, int]) -> None:
+    """There are no more groups than transitions."""
+    SMAC("MlpPolicy", "CartPole-v1", fisher_rank=8, **arguments)
+    with pytest.raises(ValueError, match="fisher_rank must be 'full' or at most the actor batch's 8 transitions, got 9"):
+        SMAC("MlpPolicy", "CartPole-v1", fisher_rank=9, **arguments)
