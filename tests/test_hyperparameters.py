@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_smac import SMAC
 from tests.algorithms import NOT_A_COUNT, TABLE, every_algorithm, is_finite, make
 
 NAN, INF = float("nan"), float("inf")
