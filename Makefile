@@ -32,7 +32,7 @@ test: $(VENV)/installed ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 .PHONY: test-slow
-test-slow: $(VENV)/installed ## Run the slow learning checks (about twenty minutes on two cores)
+test-slow: $(VENV)/installed ## Run the slow learning checks (about twelve minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 .PHONY: lint

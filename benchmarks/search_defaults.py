@@ -123,7 +123,9 @@ def print_table() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="processes, one torch thread each")
-    parser.add_argument("--defaults", action="store_true", help="run the constructors' defaults instead of the candidates")
+    parser.add_argument(
+        "--defaults", action="store_true", help="run the finalists (the constructor's defaults among them), longer"
+    )
     parser.add_argument("--table", action="store_true", help="print the finished runs as a table, run nothing")
     arguments = parser.parse_args()
     if arguments.table:
