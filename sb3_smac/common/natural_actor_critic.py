@@ -25,11 +25,12 @@ from torch.nn import functional as F
 from sb3_smac.common import checks
 from sb3_smac.common.checks import NonFiniteError
 from sb3_smac.common.parameters import restored_on_error, split_parameters
+from sb3_smac.common.plain_policy import is_samplewise, plain_forward, scale_calls
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule
 from sb3_smac.common.trust_region import is_invalid_distribution, mean_kl, size_step
-from sb3_smac.maths import LayerRecorder, Scores, assign, flat_gradient, flatten
+from sb3_smac.maths import LayerCall, LayerRecorder, ScaleCall, Scores, assign, flat_gradient, flatten
 
 SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCritic")
 
@@ -51,7 +52,8 @@ class ActorBatch:
     :param observations: o_i, shape (N, ...), or a dict of such
     :param actions: a_i, as the distribution's ``log_prob`` takes them, shape (N, ...)
     :param advantages: A_i, shape (N,)
-    :param gradient: policy gradient ``g = (1/N) Σ A_i s_i`` (plus the entropy bonus's, if any), shape (d,)
+    :param gradient: policy gradient ``g = (1/N) Σ A_i s_i`` (plus the entropy bonus's, if any; clipped, if so), shape (d,)
+    :param weights: c with which ``g = Sᵀ c``, shape (N,); ``None`` if an entropy bonus makes g another sum
     :param scores: the score matrix S (N, d) as a linear operator
     :param distribution: action distributions ``π_θ(· | o_i)`` with their graph
     :param parameters: the actor's parameters θ
@@ -61,6 +63,7 @@ class ActorBatch:
     actions: th.Tensor
     advantages: th.Tensor
     gradient: th.Tensor
+    weights: th.Tensor | None
     scores: Scores
     distribution: Distribution
     parameters: list[nn.Parameter]
@@ -355,8 +358,9 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _actor_batch(self, observations: PyTorchObs, actions: th.Tensor, advantages: th.Tensor) -> ActorBatch:
         self.policy.set_training_mode(True)  # batch statistics and dropout
+        samplewise = is_samplewise(self.policy)
         # The policy writes its next distribution into the same object: keep this one
-        with LayerRecorder(self.policy.modules() if self._needs_gram else ()) as recorder:
+        with LayerRecorder(self.policy.modules() if samplewise or self._needs_gram else ()) as recorder:
             try:
                 distribution = copy.copy(self.policy.get_distribution(observations))
             except ValueError as error:
@@ -366,17 +370,28 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         actions = self._as_log_prob_takes(actions)
         log_prob = distribution.log_prob(actions)  # (N,)
         advantages = advantages.to(log_prob.dtype)
+        calls: list[LayerCall | ScaleCall] = [*recorder.calls, *scale_calls(self.policy, distribution)]
+        scores = Scores(log_prob, self.actor_parameters, calls, samplewise)
+        gradient, weights = self._policy_gradient(scores, distribution, advantages)
+        return ActorBatch(observations, actions, advantages, gradient, weights, scores, distribution, self.actor_parameters)
+
+    def _policy_gradient(
+        self, scores: Scores, distribution: Distribution, advantages: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor | None]:
+        """``g = (1/N) Σ A_i s_i`` with the entropy bonus's gradient, clipped; and c, if ``g = Sᵀ c`` is all of it."""
         entropy = distribution.entropy()
-        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-        policy_loss = -(advantages * log_prob).mean()
-        loss = policy_loss + self.ent_coef * entropy_loss
-        gradient = -flat_gradient(loss, self.actor_parameters, retain_graph=True)
-        if self.max_grad_norm is not None:
-            gradient *= (self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
-        self.record_actor("policy_loss", policy_loss.item())
+        entropy_loss = scores.log_prob.mean() if entropy is None else -entropy.mean()
+        self.record_actor("policy_loss", -(advantages * scores.log_prob.detach()).mean().item())
         self.record_actor("entropy_loss", entropy_loss.item())
-        scores = Scores(log_prob, self.actor_parameters, recorder.calls)
-        return ActorBatch(observations, actions, advantages, gradient, scores, distribution, self.actor_parameters)
+        weights = advantages / len(scores)
+        gradient = scores.weighted_sum(weights)
+        if self.ent_coef > 0:
+            gradient -= flat_gradient(self.ent_coef * entropy_loss, self.actor_parameters, retain_graph=True)
+        if self.max_grad_norm is not None:
+            factor = (self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
+            gradient *= factor
+            weights = weights * factor
+        return gradient, weights if self.ent_coef == 0 else None
 
     def _as_log_prob_takes(self, actions: th.Tensor) -> th.Tensor:
         return actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions
@@ -568,7 +583,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         try:
-            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            with plain_forward(self.policy):
+                return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         except ValueError:
             # torch refuses a NaN mean without a word on the observation that it comes from
             checks.observations_are_finite(self._last_obs, self.num_timesteps)

@@ -3,22 +3,28 @@
 from sb3_smac.maths.conjugate_gradient import ConjugateGradientResult, conjugate_gradient
 from sb3_smac.maths.fisher import FisherVectorProduct
 from sb3_smac.maths.flat import assign, flat_gradient, flatten, unflatten
-from sb3_smac.maths.layers import LayerRecorder
+from sb3_smac.maths.layers import LayerCall, LayerRecorder, ScaleCall
+from sb3_smac.maths.mlp import Mlp, has_hooks
 from sb3_smac.maths.scores import Scores
 from sb3_smac.maths.sherman_morrison import recentring_baseline, sherman_morrison_solve
-from sb3_smac.maths.woodbury import random_groups, woodbury_weights
+from sb3_smac.maths.woodbury import random_groups, ridge_weights, woodbury_weights
 
 __all__ = [
     "ConjugateGradientResult",
     "FisherVectorProduct",
+    "LayerCall",
     "LayerRecorder",
+    "Mlp",
+    "ScaleCall",
     "Scores",
     "assign",
     "conjugate_gradient",
     "flat_gradient",
     "flatten",
+    "has_hooks",
     "random_groups",
     "recentring_baseline",
+    "ridge_weights",
     "sherman_morrison_solve",
     "unflatten",
     "woodbury_weights",

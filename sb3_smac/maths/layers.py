@@ -1,6 +1,6 @@
 """Per-sample gradients of layers in factored form: what they need is kept while the network runs forward."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -40,16 +40,165 @@ class LayerCall(NamedTuple):
             and self.output._version == self.version
         )
 
-    def gram(self, output_gradients: th.Tensor) -> th.Tensor:
+    def scores(self, output_gradients: th.Tensor) -> "LinearScores | Conv2dScores":
         """
-        Gram matrix of the scores of the layer's parameters.
-
         :param output_gradients: gradient of the log-probabilities with respect to the output, shape (N, ...)
-        :return: shape (N, N)
+        :return: the scores of the layer's parameters
         """
         if isinstance(self.layer, nn.Conv2d):
-            return conv2d_gram(self.layer, self.inputs, output_gradients)
-        return linear_gram(self.inputs, output_gradients, bias=_moves(self.layer.bias))
+            return Conv2dScores(self.layer, self.inputs, output_gradients)
+        return LinearScores(self.layer, self.inputs, output_gradients)
+
+
+class ScaleCall(NamedTuple):
+    """
+    A parameter that every sample sees alike, as the exponential ``exp(ρ)``: the logarithm of a standard deviation.
+
+    :param parameter: ρ, shape (k,)
+    :param output: ``exp(ρ)`` with its graph, one row per sample, shape (N, k)
+    """
+
+    parameter: nn.Parameter
+    output: th.Tensor
+
+    def scores(self, output_gradients: th.Tensor) -> "DenseScores":
+        """
+        :param output_gradients: gradient of the log-probabilities with respect to the output, shape (N, k)
+        :return: the scores of the parameter, by the chain rule through exp
+        """
+        return DenseScores(self.parameter, output_gradients * self.output.detach())
+
+
+class LinearScores:
+    """
+    Scores of a ``Linear`` layer, factored: with input a_i and output gradient δ_i of sample i, the score of the weight is
+    ``δ_i a_iᵀ`` and that of the bias ``δ_i``.
+
+    :param layer: the layer, whose weight requires a gradient
+    :param inputs: a, shape (N, in)
+    :param deltas: δ, shape (N, out)
+    """
+
+    def __init__(self, layer: nn.Linear, inputs: th.Tensor, deltas: th.Tensor) -> None:
+        self.has_bias = _moves(layer.bias)
+        self.parameters = [layer.weight, layer.bias] if self.has_bias else [layer.weight]
+        self.inputs = inputs
+        self.deltas = deltas
+
+    def gram(self, rows: slice, columns: slice) -> th.Tensor:
+        """
+        A block of the Gram matrix, ``(a aᵀ + 1) ∘ (δ δᵀ)`` (without the 1 if there is no bias).
+
+        :param rows: some of the samples
+        :param columns: some of the samples
+        :return: shape (rows, columns)
+        """
+        gram = self.inputs[rows] @ self.inputs[columns].T
+        if self.has_bias:
+            gram += 1
+        return gram.mul_(self.deltas[rows] @ self.deltas[columns].T)
+
+    def weighted_sum(self, weights: th.Tensor, out: Sequence[th.Tensor]) -> None:
+        """
+        ``Σ c_i s_i``.
+
+        :param weights: c, shape (N,)
+        :param out: where the results go, shaped as :attr:`parameters`
+        """
+        th.mm((self.deltas * weights[:, None]).T, self.inputs, out=out[0])
+        if self.has_bias:
+            th.mv(self.deltas.T, weights, out=out[1])
+
+    def product(self, vectors: Sequence[th.Tensor]) -> th.Tensor:
+        """
+        ``s_iᵀ v``.
+
+        :param vectors: v, shaped as :attr:`parameters`
+        :return: shape (N,)
+        """
+        moved = self.inputs @ vectors[0].T
+        if self.has_bias:
+            moved += vectors[1]
+        return moved.mul_(self.deltas).sum(dim=1)
+
+
+class DenseScores:
+    """
+    Scores of a small parameter, formed.
+
+    :param parameter: the parameter
+    :param scores: shape (N, entries)
+    """
+
+    def __init__(self, parameter: nn.Parameter, scores: th.Tensor) -> None:
+        self.parameters = [parameter]
+        self.scores = scores
+
+    def gram(self, rows: slice, columns: slice) -> th.Tensor:
+        """
+        :param rows: some of the samples
+        :param columns: some of the samples
+        :return: block of the Gram matrix, shape (rows, columns)
+        """
+        return self.scores[rows] @ self.scores[columns].T
+
+    def weighted_sum(self, weights: th.Tensor, out: Sequence[th.Tensor]) -> None:
+        """
+        ``Σ c_i s_i``.
+
+        :param weights: c, shape (N,)
+        :param out: where the result goes, shaped as :attr:`parameters`
+        """
+        out[0].copy_((weights @ self.scores).view_as(out[0]))
+
+    def product(self, vectors: Sequence[th.Tensor]) -> th.Tensor:
+        """
+        ``s_iᵀ v``.
+
+        :param vectors: v, shaped as :attr:`parameters`
+        :return: shape (N,)
+        """
+        return self.scores @ vectors[0].flatten()
+
+
+class Conv2dScores:
+    """
+    Scores of a ``Conv2d`` layer, known by their Gram matrix alone.
+
+    :param layer: the layer, whose weight requires a gradient
+    :param inputs: shape (N, in, height, width)
+    :param deltas: output gradients, shape (N, out, height', width')
+    """
+
+    def __init__(self, layer: nn.Conv2d, inputs: th.Tensor, deltas: th.Tensor) -> None:
+        self.parameters = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+        self.layer = layer
+        self.inputs = inputs
+        self.deltas = deltas
+
+    def add_gram(self, gram: th.Tensor) -> None:
+        """
+        Add the Gram matrix, one output channel at a time: N × (in · kernel) numbers are alive, never N × d.
+
+        :param gram: shape (N, N), changed in place
+        """
+        layer, gradients = self.layer, self.deltas.flatten(start_dim=2)  # (N, out, P)
+        channels_in, channels_out = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        padding = layer._reversed_padding_repeated_twice
+        padded = F.pad(self.inputs, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
+        for group in range(layer.groups):
+            patches = F.unfold(
+                padded[:, group * channels_in : (group + 1) * channels_in],
+                layer.kernel_size,
+                layer.dilation,
+                stride=layer.stride,
+            )  # (N, in · kernel, P)
+            for channel in range(group * channels_out, (group + 1) * channels_out):
+                scores = th.einsum("np,nkp->nk", gradients[:, channel], patches)
+                gram.addmm_(scores, scores.T)
+        if _moves(layer.bias):
+            bias_scores = gradients.sum(dim=2)
+            gram.addmm_(bias_scores, bias_scores.T)
 
 
 def _moves(parameter: th.Tensor | None) -> bool:
@@ -60,8 +209,8 @@ class LayerRecorder:
     """
     Keeps inputs and outputs of every ``Linear`` and ``Conv2d`` layer that runs inside its ``with`` block.
 
-    For such layers the score is an outer product: with input a_i and output gradient δ_i of sample i, the score of the weight
-    is ``δ_i a_iᵀ`` and that of the bias ``δ_i``. Their Gram matrix therefore never needs the scores themselves.
+    For such layers the score of a sample is an outer product (or, for convolutions, a sum of some), so that sums and Gram
+    matrices of scores never need the scores themselves.
 
     :param modules: modules to look through
     """
@@ -83,45 +232,3 @@ class LayerRecorder:
 
     def _record(self, layer: Any, inputs: tuple[th.Tensor, ...], output: th.Tensor) -> None:
         self.calls.append(LayerCall(layer, inputs[0].detach(), output, output._version))
-
-
-def linear_gram(inputs: th.Tensor, output_gradients: th.Tensor, bias: bool) -> th.Tensor:
-    """
-    Gram matrix of the scores of a linear layer, ``(a aᵀ + 1) ∘ (δ δᵀ)`` (without the 1 if there is no bias).
-
-    :param inputs: a, shape (N, in)
-    :param output_gradients: δ, shape (N, out)
-    :param bias: whether the layer has a bias
-    :return: shape (N, N)
-    """
-    gram = inputs @ inputs.T
-    if bias:
-        gram += 1
-    return gram.mul_(output_gradients @ output_gradients.T)
-
-
-def conv2d_gram(layer: nn.Conv2d, inputs: th.Tensor, output_gradients: th.Tensor) -> th.Tensor:
-    """
-    Gram matrix of the scores of a convolution, one output channel at a time: N × (in · kernel) numbers are alive, never N × d.
-
-    :param layer: the layer
-    :param inputs: shape (N, in, height, width)
-    :param output_gradients: δ, shape (N, out, height', width')
-    :return: shape (N, N)
-    """
-    gradients = output_gradients.flatten(start_dim=2)  # (N, out, P)
-    gram = inputs.new_zeros(len(inputs), len(inputs))
-    channels_in, channels_out = layer.in_channels // layer.groups, layer.out_channels // layer.groups
-    padding = layer._reversed_padding_repeated_twice
-    padded = F.pad(inputs, padding, mode="constant" if layer.padding_mode == "zeros" else layer.padding_mode)
-    for group in range(layer.groups):
-        patches = F.unfold(
-            padded[:, group * channels_in : (group + 1) * channels_in], layer.kernel_size, layer.dilation, stride=layer.stride
-        )  # (N, in · kernel, P)
-        for channel in range(group * channels_out, (group + 1) * channels_out):
-            scores = th.einsum("np,nkp->nk", gradients[:, channel], patches)
-            gram.addmm_(scores, scores.T)
-    if _moves(layer.bias):
-        bias_scores = gradients.sum(dim=2)
-        gram.addmm_(bias_scores, bias_scores.T)
-    return gram

@@ -5,51 +5,107 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch as th
+from torch import nn
 
-from sb3_smac.maths.flat import flat_gradient
-from sb3_smac.maths.layers import LayerCall
+from sb3_smac.maths.flat import flat_gradient, unflatten
+from sb3_smac.maths.layers import Conv2dScores, DenseScores, LayerCall, LinearScores, ScaleCall
 
 # Scores of a parameter that no recorded layer accounts for are formed: tell the user above this many numbers (64 MB)
 LARGE = 2**24
+# Rows of the Gram matrix that are computed at once: they fit into a processor's cache
+BLOCK = 128
 
 
 class Scores:
     """
     The score matrix ``S`` (N, d) of a batch, whose row i is the score ``s_i = ∇_θ log π_θ(a_i | o_i)``.
 
-    It is never formed: each product is a backward pass through the log-probabilities, in O(d) memory.
+    It is never formed. For recorded ``Linear`` layers one backward pass finds the output gradients of every sample; after
+    that each product is a matrix product per layer. All other parameters cost a backward pass per product, in O(d) memory.
     The graph of ``log_prob`` stays alive as long as the object.
 
     :param log_prob: ``log π_θ(a_i | o_i)`` with its graph, shape (N,)
     :param parameters: the actor's parameters θ, with d entries in all
-    :param layer_calls: what a :class:`~sb3_smac.maths.layers.LayerRecorder` kept of the forward pass; :meth:`gram` needs it to
-        be fast
+    :param calls: what a :class:`~sb3_smac.maths.layers.LayerRecorder` kept of the forward pass, and scale parameters
+    :param samplewise: whether no sample's log-probability depends on another sample's observation (batch normalisation makes
+        it depend); if unknown, say ``False``: sums and products then cost backward passes, and only :meth:`gram` relies on it
     :raises ValueError: if ``log_prob`` is not a vector
     """
 
-    def __init__(self, log_prob: th.Tensor, parameters: Sequence[th.Tensor], layer_calls: Sequence[LayerCall] = ()) -> None:
+    def __init__(
+        self,
+        log_prob: th.Tensor,
+        parameters: Sequence[nn.Parameter],
+        calls: Sequence[LayerCall | ScaleCall] = (),
+        samplewise: bool = True,
+    ) -> None:
         if log_prob.ndim != 1:
             raise ValueError(f"log_prob must be one-dimensional, got shape {tuple(log_prob.shape)}")
         self.log_prob = log_prob
         self.parameters = parameters
-        self.layer_calls = layer_calls
+        self.calls = calls
+        self.samplewise = samplewise
         self._mean: th.Tensor | None = None
+        self._factored: list[LinearScores | DenseScores | Conv2dScores] | None = None
 
     def __len__(self) -> int:
         return len(self.log_prob)
 
+    def _factors(self) -> list[LinearScores | DenseScores | Conv2dScores]:
+        """Scores of the recorded layers, by one backward pass (the first time) that stops at their outputs."""
+        if self._factored is None:
+            layer_calls = [call for call in self.calls if isinstance(call, LayerCall)]
+            runs = Counter(call.layer.weight for call in layer_calls)  # by weight: layers may share one
+            own = set(self.parameters)
+            calls: list[LayerCall | ScaleCall] = [
+                call
+                for call in layer_calls
+                if call.layer.weight in own and runs[call.layer.weight] == 1 and call.is_factored(len(self))
+            ]
+            calls += [call for call in self.calls if isinstance(call, ScaleCall) and call.output.requires_grad]
+            gradients: Sequence[th.Tensor] = ()
+            if calls:
+                gradients = th.autograd.grad(
+                    self.log_prob.sum(), [call.output for call in calls], retain_graph=True, materialize_grads=True
+                )
+            self._factored = [call.scores(gradient) for call, gradient in zip(calls, gradients, strict=True)]
+        return self._factored
+
+    def _split(self) -> tuple[list[LinearScores | DenseScores], list[nn.Parameter]]:
+        """Scores that sums and products are taken of, and the parameters whose sums and products take a backward pass."""
+        factors = [each for each in self._factors() if not isinstance(each, Conv2dScores)] if self.samplewise else []
+        accounted = {parameter for each in factors for parameter in each.parameters}
+        rest = [parameter for parameter in self.parameters if parameter.requires_grad and parameter not in accounted]
+        return factors, rest
+
+    def _pieces(self, vector: th.Tensor) -> dict[th.Tensor, th.Tensor]:
+        """The part of a vector of size d that belongs to each parameter, as a view."""
+        return dict(zip(self.parameters, unflatten(vector, self.parameters), strict=True))
+
     def weighted_sum(self, weights: th.Tensor) -> th.Tensor:
         """
-        ``Sᵀ c = Σ c_i s_i``, by one backward pass.
+        ``Sᵀ c = Σ c_i s_i``.
 
         :param weights: c, shape (N,)
         :return: shape (d,)
         """
-        return flat_gradient(self.log_prob, self.parameters, weights.to(self.log_prob), retain_graph=True)
+        weights = weights.to(self.log_prob)
+        factors, rest = self._split()
+        if not factors:
+            return flat_gradient(self.log_prob, self.parameters, weights, retain_graph=True)
+        weighted_sum = self.log_prob.new_zeros(sum(parameter.numel() for parameter in self.parameters))
+        pieces = self._pieces(weighted_sum)
+        for factor in factors:
+            factor.weighted_sum(weights, [pieces[parameter] for parameter in factor.parameters])
+        if rest:
+            gradients = th.autograd.grad(self.log_prob, rest, weights, retain_graph=True, materialize_grads=True)
+            for parameter, gradient in zip(rest, gradients, strict=True):
+                pieces[parameter].copy_(gradient)
+        return weighted_sum
 
     def mean(self) -> th.Tensor:
         """
-        The mean score ``s̄ = (1/N) Σ s_i``, by one backward pass (the first time).
+        The mean score ``s̄ = (1/N) Σ s_i`` (kept after the first time).
 
         :return: shape (d,)
         """
@@ -59,39 +115,45 @@ class Scores:
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """
-        ``S v``: how fast each log-probability changes along ``v``, by two backward passes (``Sᵀ c`` is linear in ``c``, and
-        its derivative along ``v`` with respect to ``c`` is ``S v``).
+        ``S v``: how fast each log-probability changes along ``v``.
 
         :param vector: v, shape (d,)
         :return: ``s_iᵀ v``, shape (N,)
         """
-        weights = th.zeros_like(self.log_prob, requires_grad=True)
-        weighted_sum = flat_gradient(self.log_prob, self.parameters, weights, create_graph=True)  # (d,)
-        (product,) = th.autograd.grad(weighted_sum @ vector, weights, materialize_grads=True)
+        factors, rest = self._split()
+        product = th.zeros_like(self.log_prob)
+        pieces = self._pieces(vector)
+        for factor in factors:
+            product += factor.product([pieces[parameter] for parameter in factor.parameters])
+        if rest:  # Sᵀ c is linear in c, and its derivative along v with respect to c is S v
+            weights = th.zeros_like(self.log_prob, requires_grad=True)
+            weighted_sum = flat_gradient(self.log_prob, rest, weights, create_graph=True)
+            directions = th.cat([pieces[parameter].flatten() for parameter in rest])
+            (of_rest,) = th.autograd.grad(weighted_sum @ directions, weights, materialize_grads=True)
+            product += of_rest
         return product
 
     def gram(self) -> th.Tensor:
         """
         The Gram matrix ``S Sᵀ``, the sum of those of all parameters.
 
-        For recorded ``Linear`` and ``Conv2d`` layers it comes from their inputs and output gradients (one backward pass for
-        all of them); for any other parameter the scores are formed, one parameter at a time. Samples must not depend on each
-        other: batch normalisation in training mode makes them.
+        For recorded ``Linear`` and ``Conv2d`` layers it comes from their inputs and output gradients; for any other parameter
+        the scores are formed, one parameter at a time. Samples must not depend on each other.
 
         :return: shape (N, N)
         """
         gram = self.log_prob.new_zeros(len(self), len(self))
-        runs = Counter(call.layer.weight for call in self.layer_calls)  # by weight: layers may share one
-        calls = [call for call in self.layer_calls if runs[call.layer.weight] == 1 and call.is_factored(len(self))]
-        output_gradients: Sequence[th.Tensor] = ()
-        if calls:
-            output_gradients = th.autograd.grad(
-                self.log_prob.sum(), [call.output for call in calls], retain_graph=True, materialize_grads=True
-            )
-        accounted: set[th.Tensor] = set()
-        for call, output_gradient in zip(calls, output_gradients, strict=True):
-            gram += call.gram(output_gradient)
-            accounted.update(call.layer.parameters(recurse=False))
+        blocked = [each for each in self._factors() if not isinstance(each, Conv2dScores)]
+        for start in range(0, len(self), BLOCK):
+            rows, columns = slice(start, start + BLOCK), slice(0, start + BLOCK)
+            block = gram[rows, columns]  # the lower triangle; the rest is its mirror image
+            for factor in blocked:
+                block += factor.gram(rows, columns)
+            gram[:start, rows] = block[:, :start].T
+        for each in self._factors():
+            if isinstance(each, Conv2dScores):
+                each.add_gram(gram)
+        accounted = {parameter for each in self._factors() for parameter in each.parameters}
         for parameter in self.parameters:
             if parameter.requires_grad and parameter not in accounted:
                 scores = self._scores_of(parameter)

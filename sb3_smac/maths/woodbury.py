@@ -2,6 +2,9 @@
 
 import torch as th
 
+# A solution may lose this factor of its precision to the condition number, or it is computed in float64
+PRECISION = 1e4
+
 
 def random_groups(n_samples: int, rank: int) -> th.Tensor:
     """
@@ -68,13 +71,38 @@ def woodbury_weights(gram: th.Tensor, score_products: th.Tensor, groups: th.Tens
     means = GroupMeans(groups)
     rank = len(means.sizes)
     group_gram = means.product(means.product(gram).T)  # P S Sᵀ Pᵀ, (k, k)
-    solution, shift = cholesky_solve(group_gram, means.product(score_products), rank * damping)
+    # float64: with little damping, w nearly cancels the gradient's own weights
+    solution, shift = cholesky_solve(group_gram.double(), means.product(score_products).double(), rank * damping)
     return means.transposed_product(solution), shift / rank
+
+
+def ridge_weights(gram: th.Tensor, weights: th.Tensor, damping: float) -> tuple[th.Tensor, float]:
+    r"""
+    Solve ``(λI + (1/N) SᵀS) x = Sᵀ c`` in sample space, by the push-through identity:
+
+    .. math::
+
+        x = S^\top w, \qquad w = (S S^\top / N + \lambda I)^{-1} c
+
+    :func:`woodbury_weights` with a group for every sample, for a right-hand side that is a weighted sum of the scores. The
+    residuals of a least-squares problem and its Jacobian may take the place of c and S: then x is a damped Gauss–Newton step.
+
+    :param gram: ``S Sᵀ``, shape (N, N)
+    :param weights: c, shape (N,)
+    :param damping: λ > 0
+    :return: w, shape (N,), and the damping λ that was used: :func:`cholesky_solve` raises it where rounding needs more
+    """
+    size = len(gram)
+    solution, shift = cholesky_solve(gram, size * weights, size * damping)
+    return solution, shift / size
 
 
 def cholesky_solve(matrix: th.Tensor, vector: th.Tensor, shift: float, max_tries: int = 20) -> tuple[th.Tensor, float]:
     """
     Solve ``(M + σI) x = v``; where rounding has made the matrix indefinite, σ is multiplied by 10 until it is not.
+
+    It works in the precision of M, or in float64 where ``σ < 10⁴ ε ‖M‖``: the digits that the condition number would cost are
+    too many.
 
     :param matrix: M, symmetric and positive semi-definite up to rounding, shape (k, k)
     :param vector: v, shape (k,)
@@ -83,10 +111,13 @@ def cholesky_solve(matrix: th.Tensor, vector: th.Tensor, shift: float, max_tries
     :return: x, shape (k,), and the σ that was used
     :raises FloatingPointError: if no σ helps: the matrix is not finite
     """
-    identity = th.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    if shift < PRECISION * th.finfo(matrix.dtype).eps * matrix.norm().item():
+        matrix, vector = matrix.double(), vector.double()
     for _ in range(max_tries):
-        factor, failure = th.linalg.cholesky_ex(matrix + shift * identity)
-        if failure.item() == 0 and th.isfinite(factor).all():
+        shifted = matrix.clone()
+        shifted.diagonal().add_(shift)
+        factor, failure = th.linalg.cholesky_ex(shifted)
+        if failure.item() == 0 and th.isfinite(factor.diagonal()).all():
             return th.cholesky_solve(vector[:, None], factor)[:, 0], shift
         shift *= 10
     raise FloatingPointError("the Gram matrix of the scores is not finite")

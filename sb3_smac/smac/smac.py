@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from sb3_smac.common import checks
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
 from sb3_smac.common.schedules import ScheduleLike
-from sb3_smac.maths import random_groups, sherman_morrison_solve, woodbury_weights
+from sb3_smac.maths import random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
 
 FisherRank = int | Literal["full"]
 
@@ -167,9 +167,11 @@ class SMAC(NaturalActorCritic):
         if self.fisher_rank == 1:
             return sherman_morrison_solve(batch.gradient, batch.scores.mean(), self.damping)
         size = len(batch.scores)
+        if batch.weights is not None and self.fisher_rank in ("full", size):
+            weights, damping = ridge_weights(batch.scores.gram(), batch.weights, self.damping)
+            self.record_actor("fisher_damping", damping)
+            return batch.scores.weighted_sum(weights)
         groups = random_groups(size, size if self.fisher_rank == "full" else min(self.fisher_rank, size)).to(self.device)
-        # float64: with little damping, w nearly cancels the gradient's own weights
-        gram, products = batch.scores.gram().double(), batch.scores.product(batch.gradient).double()
-        weights, damping = woodbury_weights(gram, products, groups, self.damping)
+        weights, damping = woodbury_weights(batch.scores.gram(), batch.scores.product(batch.gradient), groups, self.damping)
         self.record_actor("fisher_damping", damping)
         return (batch.gradient - batch.scores.weighted_sum(weights)) / damping

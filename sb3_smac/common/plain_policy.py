@@ -1,0 +1,191 @@
+"""Policies that are plain enough for their arithmetic to be done without Modules and torch.distributions."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
+from torch import nn
+
+from sb3_smac.maths import Mlp, ScaleCall, has_hooks
+
+LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
+
+# A class or an instance that overrides one of these does something of its own
+METHODS = (
+    "forward",
+    "__call__",
+    "extract_features",
+    "predict_values",
+    "get_distribution",
+    "_get_action_dist_from_latent",
+)
+
+# Modules in which no sample of a batch depends on another one, as batch normalisation would make it
+SAMPLEWISE = {
+    *(nn.Linear, nn.Conv2d, nn.Flatten, nn.Identity, nn.Dropout, nn.LayerNorm, nn.Sequential, nn.ModuleDict, nn.ModuleList),
+    *(nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid),
+    *(FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor),
+}
+
+
+def has_own_methods(policy: ActorCriticPolicy) -> bool:
+    """
+    :param policy: any actor-critic policy
+    :return: whether it computes its distributions or values in another way than Stable-Baselines3's
+    """
+    return any(
+        getattr(type(policy), name, None) is not getattr(ActorCriticPolicy, name) or name in vars(policy) for name in METHODS
+    )
+
+
+def is_samplewise(policy: ActorCriticPolicy) -> bool:
+    """
+    :param policy: any actor-critic policy
+    :return: whether it is known that no sample of a batch depends on another one, and that layers are only used by being run
+    """
+    return not has_own_methods(policy) and all(
+        type(module) in SAMPLEWISE and "forward" not in vars(module) and not has_hooks(module)
+        for module in policy.modules()
+        if module is not policy
+    )
+
+
+def scale_calls(policy: ActorCriticPolicy, distribution: Distribution) -> list[ScaleCall]:
+    """
+    :param policy: any actor-critic policy
+    :param distribution: its action distribution on a batch, with its graph
+    :return: how the standard deviation of Gaussian actions comes from its logarithm; nothing for other policies
+    """
+    if type(distribution) is not DiagGaussianDistribution or has_own_methods(policy) or not policy.log_std.requires_grad:
+        return []
+    return [ScaleCall(policy.log_std, distribution.distribution.scale)]
+
+
+class PlainPolicy:
+    """
+    The same arithmetic as that of an :class:`~stable_baselines3.common.policies.ActorCriticPolicy`, operation by operation,
+    without Modules and torch.distributions, which take most of the time where networks are small and batches are few.
+
+    Parameters are read each time: whoever changes them, here or in the policy, changes both.
+
+    :param policy: policy that :meth:`of` has accepted
+    :param actor: from observations to means or logits
+    :param critic: from observations to values
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, actor: Mlp, critic: Mlp) -> None:
+        self.policy = policy
+        self.actor = actor
+        self.critic = critic
+        self.is_gaussian = type(policy.action_dist) is DiagGaussianDistribution
+        self._sb3_forward = policy.forward
+        self._parameters: dict[str, Any] = policy._parameters
+        self._log_std = b""
+        self._action_shape = (-1, *(policy.action_space.shape or ()))
+
+    @classmethod
+    def of(cls, policy: ActorCriticPolicy) -> "PlainPolicy | None":
+        """
+        :param policy: any actor-critic policy
+        :return: its plain view; ``None`` unless it is an Mlp policy on the CPU with tanh or ReLU, for vector observations and
+            Box or Discrete actions, without gSDE, hooks, or methods or modules of its own
+        """
+        if has_own_methods(policy) or not _is_plain(policy):
+            return None
+        extractor = policy.mlp_extractor
+        actor = Mlp.of([*extractor.policy_net, policy.action_net])
+        critic = Mlp.of([*extractor.value_net, policy.value_net])
+        return None if actor is None or critic is None else cls(policy, actor, critic)
+
+    def features(self, observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: shape (N, ...)
+        :return: what the networks take, shape (N, in)
+        """
+        return observations.float().flatten(start_dim=1)
+
+    def forward(self, obs: th.Tensor, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        ``policy.forward``: the same numbers, and the same random numbers drawn.
+
+        :param obs: observations, shape (n_envs, ...)
+        :param deterministic: whether to take the mode instead of a sample
+        :return: actions, values and log-probabilities
+        """
+        if deterministic or th.is_grad_enabled():
+            return self._sb3_forward(obs, deterministic)
+        features = self.features(obs)
+        output = self.actor(features)
+        if not np.isfinite(output.numpy()).all():
+            return self._sb3_forward(obs)  # which says what is wrong
+        sampled = self._sample_gaussian(output) if self.is_gaussian else self._sample_categorical(output)
+        if sampled is None:
+            return self._sb3_forward(obs)
+        actions, log_prob = sampled
+        return actions, self.critic(features), log_prob
+
+    def _sample_gaussian(self, means: th.Tensor) -> tuple[th.Tensor, th.Tensor] | None:
+        """An action of ``torch.distributions.Normal`` per state, in NumPy: for a few numbers it is faster, and as exact."""
+        log_std = self._parameters["log_std"].detach()
+        state = log_std.numpy().tobytes()
+        if state != self._log_std:
+            scale = log_std.exp()
+            if not (th.isfinite(scale) & (scale > 0)).all():
+                return None
+            self._scale, self._minus_two_variances = scale.numpy(), (-2 * scale**2).numpy()
+            self._log_scale, self._log_std = scale.log().numpy(), state
+        mean = means.numpy()
+        action = mean + th.empty_like(means).normal_().numpy() * self._scale
+        log_prob = np.square(action - mean) / self._minus_two_variances - self._log_scale - LOG_SQRT_2PI
+        return th.from_numpy(action).view(self._action_shape), th.from_numpy(log_prob).sum(dim=1)
+
+    def _sample_categorical(self, logits: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """An action of ``torch.distributions.Categorical`` per state."""
+        logits = logits - logits.logsumexp(dim=-1, keepdim=True)
+        probs = logits.softmax(dim=-1)
+        # an exponential race, as torch.multinomial runs it: the i-th is the first to arrive with probability p_i
+        actions = (probs.numpy() / th.empty_like(probs).exponential_().numpy()).argmax(axis=1)
+        log_prob = logits.numpy()[np.arange(len(actions)), actions]
+        return th.from_numpy(actions), th.from_numpy(log_prob)
+
+
+def _is_plain(policy: ActorCriticPolicy) -> bool:
+    """Whether all but the networks of a policy is what :class:`PlainPolicy` computes."""
+    space = policy.observation_space
+    is_vector = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
+    extractors = (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor)
+    return (
+        is_vector
+        and not policy.use_sde
+        and type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
+        and type(policy.mlp_extractor) is MlpExtractor
+        and all(type(extractor) is FlattenExtractor for extractor in extractors if extractor is not None)
+        and not any(has_hooks(module) or "forward" in vars(module) for module in policy.modules())
+        and all(parameter.dtype == th.float32 and parameter.device.type == "cpu" for parameter in policy.parameters())
+    )
+
+
+@contextmanager
+def plain_forward(policy: nn.Module) -> Iterator[None]:
+    """
+    Within the block, the policy's ``forward`` is the plain one, if there is one.
+
+    :param policy: any policy
+    """
+    plain = PlainPolicy.of(policy) if isinstance(policy, ActorCriticPolicy) else None
+    if plain is None:
+        yield
+        return
+    vars(policy)["forward"] = plain.forward
+    try:
+        yield
+    finally:
+        del vars(policy)["forward"]

@@ -1,0 +1,153 @@
+"""Multilayer perceptrons with their derivatives written out: what autograd computes, without its bookkeeping."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+FUNCTIONS: dict[type[nn.Module], Callable[[th.Tensor], th.Tensor]] = {nn.Tanh: th.tanh, nn.ReLU: th.relu}
+
+
+class Mlp:
+    """
+    Linear layers with tanh, ReLU or nothing after each: ``a_{l+1} = σ(z_l)``, ``z_l = W_l a_l + b_l``.
+
+    It reads the layers' parameters each time that it runs: a change of theirs is seen. N is the number of samples.
+
+    :param layers: ``Linear`` modules, each with the activation module that follows it, or ``None``
+    """
+
+    def __init__(self, layers: Sequence[tuple[nn.Linear, nn.Module | None]]) -> None:
+        self.layers = layers
+        # Modules look their parameters up slowly: longer than it takes to multiply small matrices
+        self._plan: list[tuple[dict[str, Any], Callable[[th.Tensor], th.Tensor] | None]] = [
+            (layer._parameters, None if activation is None else FUNCTIONS[type(activation)]) for layer, activation in layers
+        ]
+
+    @classmethod
+    def of(cls, modules: Iterable[nn.Module]) -> "Mlp | None":
+        """
+        :param modules: modules that run one after the other
+        :return: the same network, or ``None`` if it has other than ``Linear``, ``Tanh`` and ``ReLU`` modules or any has hooks
+        """
+        layers: list[tuple[nn.Linear, nn.Module | None]] = []
+        for module in modules:
+            if has_hooks(module):
+                return None
+            if type(module) is nn.Linear:
+                layers.append((module, None))
+            elif type(module) in FUNCTIONS and layers and layers[-1][1] is None:
+                layers[-1] = (layers[-1][0], module)
+            else:
+                return None
+        return cls(layers)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Weight and bias (if any) of each layer, in order."""
+        return [parameter for layer, _ in self.layers for parameter in layer.parameters()]
+
+    def __call__(self, inputs: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: shape (N, in)
+        :return: output of the last layer, shape (N, out)
+        """
+        for parameters, activation in self._plan:
+            inputs = F.linear(inputs, parameters["weight"], parameters["bias"])
+            if activation is not None:
+                inputs = activation(inputs)
+        return inputs
+
+    def activations(self, inputs: th.Tensor) -> list[th.Tensor]:
+        """
+        :param inputs: a_0, shape (N, in)
+        :return: the input a_l of every layer and, last, the network's output
+        """
+        activations = [inputs]
+        for layer in self.layers:
+            activations.append(Mlp([layer])(activations[-1]))
+        return activations
+
+    def _slope(self, index: int, output: th.Tensor) -> th.Tensor | None:
+        """``σ'(z_l)``, from the layer's output; ``None`` is 1."""
+        activation = self.layers[index][1]
+        if activation is None:
+            return None
+        return 1 - output.square() if type(activation) is nn.Tanh else (output > 0).to(output.dtype)
+
+    def slopes(self, activations: Sequence[th.Tensor]) -> list[th.Tensor | None]:
+        """
+        :param activations: as :meth:`activations` gives them
+        :return: the derivative ``σ'(z_l)`` of each layer's activation, shape (N, out_l); ``None`` where it has none
+        """
+        return [self._slope(index, activations[index + 1]) for index in range(len(self.layers))]
+
+    def output_gradients(self, slopes: Sequence[th.Tensor | None], gradient: th.Tensor) -> list[th.Tensor]:
+        """
+        Backpropagation: from the derivative of a number with respect to the network's output, its derivatives
+        ``δ_l = ∂/∂z_l`` with respect to the output of each linear layer.
+
+        :param slopes: as :meth:`slopes` gives them
+        :param gradient: shape (N, out)
+        :return: δ_l of each layer, shape (N, out_l)
+        """
+        deltas = []
+        for (layer, _), slope in zip(reversed(self.layers), reversed(slopes), strict=True):
+            delta = gradient if slope is None else gradient * slope
+            deltas.append(delta)
+            if len(deltas) < len(self.layers):
+                gradient = delta @ layer.weight
+        return deltas[::-1]
+
+    def parameter_gradients(self, activations: Sequence[th.Tensor], deltas: Sequence[th.Tensor]) -> list[th.Tensor]:
+        """
+        :param activations: as :meth:`activations` gives them
+        :param deltas: as :meth:`output_gradients` gives them
+        :return: the gradient of each of :attr:`parameters`, summed over samples
+        """
+        gradients = []
+        for (layer, _), inputs, delta in zip(self.layers, activations, deltas, strict=False):
+            gradients.append(delta.T @ inputs)
+            if layer.bias is not None:
+                gradients.append(delta.sum(dim=0))
+        return gradients
+
+    def directional_derivative(
+        self, activations: Sequence[th.Tensor], slopes: Sequence[th.Tensor | None], tangents: Sequence[th.Tensor]
+    ) -> th.Tensor:
+        """
+        ``J v``: how fast the output of each sample changes when the parameters move along v.
+
+        :param activations: as :meth:`activations` gives them
+        :param slopes: as :meth:`slopes` gives them
+        :param tangents: v, shaped as :attr:`parameters`
+        :return: shape (N, out)
+        """
+        remaining = iter(tangents)
+        moved: th.Tensor | None = None
+        for (layer, _), inputs, slope in zip(self.layers, activations, slopes, strict=False):
+            tangent = inputs @ next(remaining).T
+            if layer.bias is not None:
+                tangent += next(remaining)
+            if moved is not None:
+                tangent.addmm_(moved, layer.weight.T)
+            moved = tangent if slope is None else tangent.mul_(slope)
+        assert moved is not None
+        return moved
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """
+    :param module: any module
+    :return: whether anything runs before or after its forward or backward pass
+    """
+    return any(
+        (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            getattr(module, "_backward_pre_hooks", None),
+        )
+    )
