@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import nn
 
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
+from sb3_smac.common.parameters import make_optimizer
 from sb3_smac.common.schedules import ScheduleLike
 from sb3_smac.maths import flatten, unflatten
 
@@ -126,7 +127,7 @@ class ACAdam(NaturalActorCritic):
         super()._setup_model()
         # Adam's displacement at step size 1 is the direction: the step size, fixed or by KL, comes after
         self._displacement = nn.Parameter(flatten(self.actor_parameters).zero_())
-        self.actor_optimizer = th.optim.Adam([self._displacement], lr=1.0, eps=1e-5)
+        self.actor_optimizer = make_optimizer(th.optim.Adam, [self._displacement], 1.0, {"eps": 1e-5})
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [*super()._optimizers(), self.actor_optimizer]

@@ -1,5 +1,6 @@
 """AC-CG: actor-critic with the natural gradient by conjugate gradient."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch as th
@@ -9,6 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_smac.common import checks
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
+from sb3_smac.common.plain_policy import PlainPolicy
 from sb3_smac.common.schedules import ScheduleLike
 from sb3_smac.common.trust_region import frozen, mean_kl
 from sb3_smac.maths import FisherVectorProduct, conjugate_gradient
@@ -148,11 +150,17 @@ class ACCG(NaturalActorCritic):
         :param batch: policy gradient g and distributions
         :return: x, shape (d,)
         """
-        kl = mean_kl(frozen(batch.distribution), batch.distribution)
-        fisher = FisherVectorProduct(kl, batch.parameters)
+        fisher = self._fisher_vector_product(batch)
         result = conjugate_gradient(
             lambda vector: fisher(vector) + self.damping * vector, batch.gradient, self.cg_max_steps, self.cg_tolerance
         )
         self.record_actor("cg_residual", result.residual)
         self.record_actor("cg_iterations", result.iterations)
         return result.solution
+
+    def _fisher_vector_product(self, batch: ActorBatch) -> Callable[[th.Tensor], th.Tensor]:
+        plain = PlainPolicy.of(self.policy)
+        if plain is not None and plain.is_all(batch.parameters):
+            return plain.fisher_vector_product(batch.observations, batch.parameters)  # type: ignore[arg-type]  # no Dict
+        kl = mean_kl(frozen(batch.distribution), batch.distribution)
+        return FisherVectorProduct(kl, batch.parameters)

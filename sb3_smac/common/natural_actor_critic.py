@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from sb3_smac.common import checks
 from sb3_smac.common.checks import NonFiniteError
-from sb3_smac.common.parameters import restored_on_error, split_parameters
-from sb3_smac.common.plain_policy import is_samplewise, plain_forward, scale_calls
+from sb3_smac.common.parameters import make_optimizer, restored_on_error, split_parameters
+from sb3_smac.common.plain_policy import PlainPolicy, is_samplewise, plain_forward, scale_calls
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule
@@ -241,8 +241,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.target_kl_schedule = None if self.target_kl is None else to_schedule(self.target_kl, "target_kl", exclusive=True)
         self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
         # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
-        self.policy.optimizer = self.policy.optimizer_class(  # type: ignore[call-arg]
-            self.critic_parameters, lr=self.critic_lr_schedule(1), **self.policy.optimizer_kwargs
+        self.policy.optimizer = make_optimizer(
+            self.policy.optimizer_class, self.critic_parameters, self.critic_lr_schedule(1), self.policy.optimizer_kwargs
         )
 
     def _setup_lr_schedule(self) -> None:
@@ -507,21 +507,36 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         if not parameters:  # the user froze them all
             return
         rollout_size = len(rollout.returns)
+        batch_size = self.critic_batch_size or rollout_size
+        gradients = self._critic_gradients(rollout, parameters)
         losses = []
         for _ in range(self.n_critic_updates):
-            for indices in th.randperm(rollout_size).to(self.device).split(self.critic_batch_size or rollout_size):
-                values = self.policy.predict_values(_take(rollout.observations, indices)).flatten()
-                loss = F.mse_loss(values, rollout.returns[indices].to(values.dtype))
-                self.policy.optimizer.zero_grad()
-                loss.backward(inputs=parameters)
+            for indices in th.randperm(rollout_size).to(self.device).split(batch_size):
+                losses.append(gradients(indices))
                 if self.max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 self.policy.optimizer.step()
-                losses.append(loss.detach())
         value_loss = th.stack(losses).mean().item()
         if not math.isfinite(value_loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
             raise NonFiniteError(self._explain_critic())
         self.logger.record("train/value_loss", value_loss)
+
+    def _critic_gradients(
+        self, rollout: RolloutBufferSamples, parameters: list[nn.Parameter]
+    ) -> Callable[[th.Tensor], th.Tensor]:
+        """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
+        plain = PlainPolicy.of(self.policy)
+        if plain is not None and set(plain.critic.parameters) == set(parameters):
+            return plain.value_gradients(rollout.observations, rollout.returns)
+
+        def gradients(indices: th.Tensor) -> th.Tensor:
+            values = self.policy.predict_values(_take(rollout.observations, indices)).flatten()
+            loss = F.mse_loss(values, rollout.returns[indices].to(values.dtype))
+            self.policy.optimizer.zero_grad()
+            loss.backward(inputs=parameters)
+            return loss.detach()
+
+        return gradients
 
     def record_actor(self, name: str, value: float) -> None:
         """

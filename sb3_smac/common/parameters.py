@@ -1,8 +1,9 @@
 """Which parameters are the actor's and which are the critic's: read off the autograd graph, never off names."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -64,6 +65,28 @@ def split_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], lis
                 "least one that requires a gradient and that the other does not use"
             )
     return actor, critic
+
+
+def make_optimizer(
+    optimizer_class: type[th.optim.Optimizer],
+    parameters: Sequence[nn.Parameter],
+    learning_rate: float,
+    optimizer_kwargs: dict[str, Any],
+) -> th.optim.Optimizer:
+    """
+    An optimizer, with torch's fused implementation of Adam unless the user chose one: on small networks it takes a third of
+    the time of the others.
+
+    :param optimizer_class: class of the optimizer
+    :param parameters: what it optimizes
+    :param learning_rate: its step size
+    :param optimizer_kwargs: its other arguments
+    :return: the optimizer
+    """
+    implementation: dict[str, Any] = {}
+    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and not {"fused", "foreach", "capturable"} & optimizer_kwargs.keys():
+        implementation["fused"] = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return optimizer_class(parameters, lr=learning_rate, **implementation, **optimizer_kwargs)  # type: ignore[call-arg]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Policies that are plain enough for their arithmetic to be done without Modules and torch.distributions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
 
-from sb3_smac.maths import Mlp, ScaleCall, has_hooks
+from sb3_smac.maths import Mlp, ScaleCall, flatten, has_hooks, unflatten
 
 LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
 
@@ -52,9 +52,8 @@ def is_samplewise(policy: ActorCriticPolicy) -> bool:
     :return: whether it is known that no sample of a batch depends on another one, and that layers are only used by being run
     """
     return not has_own_methods(policy) and all(
-        type(module) in SAMPLEWISE and "forward" not in vars(module) and not has_hooks(module)
+        (module is policy or type(module) in SAMPLEWISE) and "forward" not in vars(module) and not has_hooks(module)
         for module in policy.modules()
-        if module is not policy
     )
 
 
@@ -155,6 +154,73 @@ class PlainPolicy:
         actions = (probs.numpy() / th.empty_like(probs).exponential_().numpy()).argmax(axis=1)
         log_prob = logits.numpy()[np.arange(len(actions)), actions]
         return th.from_numpy(actions), th.from_numpy(log_prob)
+
+    @th.no_grad()
+    def value_gradients(self, observations: th.Tensor, returns: th.Tensor) -> Callable[[th.Tensor], th.Tensor]:
+        """
+        :param observations: shape (N, ...)
+        :param returns: regression targets, shape (N,)
+        :return: a function that takes indices of samples, sets the gradients of the critic's parameters to those of its mean
+            squared error on them, and returns that error
+        """
+        features, targets = self.features(observations), returns.float()[:, None]
+        parameters = self.critic.parameters
+
+        @th.no_grad()
+        def gradients(indices: th.Tensor) -> th.Tensor:
+            activations = self.critic.activations(features[indices])
+            residuals = activations[-1] - targets[indices]
+            deltas = self.critic.output_gradients(self.critic.slopes(activations), residuals * (2 / len(indices)))
+            for parameter, gradient in zip(parameters, self.critic.parameter_gradients(activations, deltas), strict=True):
+                parameter.grad = gradient
+            return residuals.square().mean()
+
+        return gradients
+
+    @th.no_grad()
+    def fisher_vector_product(
+        self, observations: th.Tensor, parameters: Sequence[nn.Parameter]
+    ) -> Callable[[th.Tensor], th.Tensor]:
+        """
+        ``v ↦ F v`` with the Fisher matrix ``F = (1/N) Σ J_iᵀ H_i J_i``: J_i the derivatives of the network's outputs for state
+        i, and H_i the Fisher matrix of the action distribution in its outputs, ``diag(1/σ²)`` for a Gaussian's means and
+        ``diag(p) − p pᵀ`` for logits. A Gaussian's log-σ adds the diagonal 2 for its own parameters.
+
+        It is what two backward passes through the mean KL divergence give, at half their cost or less.
+
+        :param observations: shape (N, ...)
+        :param parameters: the actor's parameters, all those of :attr:`actor` and log-σ, d entries in all
+        :return: the product, as a function of v of shape (d,)
+        """
+        activations = self.actor.activations(self.features(observations))
+        slopes = self.actor.slopes(activations)
+        size = len(activations[0])
+        probs = None if self.is_gaussian else activations[-1].softmax(dim=1)
+        inverse_variance = (-2 * self.policy.log_std.detach()).exp() if self.is_gaussian else th.ones(())
+
+        @th.no_grad()
+        def product(vector: th.Tensor) -> th.Tensor:
+            pieces = dict(zip(parameters, unflatten(vector, parameters), strict=True))
+            moved = self.actor.directional_derivative(activations, slopes, [pieces[each] for each in self.actor.parameters])
+            if probs is None:
+                moved = moved * inverse_variance
+            else:
+                moved = probs * (moved - (probs * moved).sum(dim=1, keepdim=True))
+            deltas = self.actor.output_gradients(slopes, moved / size)
+            gradients = dict(zip(self.actor.parameters, self.actor.parameter_gradients(activations, deltas), strict=True))
+            if self.is_gaussian:
+                gradients[self.policy.log_std] = 2 * pieces[self.policy.log_std]
+            return flatten(gradients[each] for each in parameters)
+
+        return product
+
+    def is_all(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """
+        :param parameters: parameters of the actor
+        :return: whether they are the network's (and log-σ), all of them, and each requires a gradient
+        """
+        own = {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
+        return own == set(parameters) and all(parameter.requires_grad for parameter in parameters)
 
 
 def _is_plain(policy: ActorCriticPolicy) -> bool:

@@ -105,6 +105,7 @@ class LinearScores:
         :param weights: c, shape (N,)
         :param out: where the results go, shaped as :attr:`parameters`
         """
+        weights = weights.to(self.deltas)
         th.mm((self.deltas * weights[:, None]).T, self.inputs, out=out[0])
         if self.has_bias:
             th.mv(self.deltas.T, weights, out=out[1])
@@ -149,7 +150,7 @@ class DenseScores:
         :param weights: c, shape (N,)
         :param out: where the result goes, shaped as :attr:`parameters`
         """
-        out[0].copy_((weights @ self.scores).view_as(out[0]))
+        out[0].copy_((weights.to(self.scores) @ self.scores).view_as(out[0]))
 
     def product(self, vectors: Sequence[th.Tensor]) -> th.Tensor:
         """
@@ -158,7 +159,7 @@ class DenseScores:
         :param vectors: v, shaped as :attr:`parameters`
         :return: shape (N,)
         """
-        return self.scores @ vectors[0].flatten()
+        return self.scores @ vectors[0].flatten().to(self.scores)
 
 
 class Conv2dScores:

@@ -141,13 +141,9 @@ class Mlp:
 def has_hooks(module: nn.Module) -> bool:
     """
     :param module: any module
-    :return: whether anything runs before or after its forward or backward pass
+    :return: whether anything of the user's runs with its forward or backward pass, or with the gradient of a parameter of its
     """
-    return any(
-        (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            getattr(module, "_backward_pre_hooks", None),
-        )
-    )
+    hooks: list[Any] = [module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks]
+    for parameter in module.parameters(recurse=False):
+        hooks += [parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None)]
+    return any(hooks)

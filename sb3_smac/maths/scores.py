@@ -93,7 +93,7 @@ class Scores:
         factors, rest = self._split()
         if not factors:
             return flat_gradient(self.log_prob, self.parameters, weights, retain_graph=True)
-        weighted_sum = self.log_prob.new_zeros(sum(parameter.numel() for parameter in self.parameters))
+        weighted_sum = self.parameters[0].new_zeros(sum(each.numel() for each in self.parameters))
         pieces = self._pieces(weighted_sum)
         for factor in factors:
             factor.weighted_sum(weights, [pieces[parameter] for parameter in factor.parameters])
