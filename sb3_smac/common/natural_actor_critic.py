@@ -325,13 +325,28 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _train_actor(self, rollout: RolloutBufferSamples) -> None:
         """
-        One step per actor batch, each at the parameters that the previous one left.
+        Move the actor, and check that the policy is still one.
 
         :param rollout: N shuffled transitions
         """
         advantages = rollout.advantages
         if self.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        old_distribution = self._actor_steps(rollout, advantages)
+        kl = self._kl_from(old_distribution, rollout.observations)
+        # Among few actions a probability may round to 0, and the KL divergence is then infinite though nothing is broken
+        if math.isnan(kl) or (math.isinf(kl) and isinstance(self.action_space, spaces.Box)):
+            raise NonFiniteError(TOO_LARGE)
+        self.record_actor("approx_kl", kl)
+
+    def _actor_steps(self, rollout: RolloutBufferSamples, advantages: th.Tensor) -> Distribution:
+        """
+        One step per actor batch, each at the parameters that the previous one left.
+
+        :param rollout: N shuffled transitions
+        :param advantages: A_i, normalized if they are to be, shape (N,)
+        :return: the policy on the rollout before the first step
+        """
         rollout_size = len(advantages)
         batch_size = self.batch_size or rollout_size
         measured = self.target_kl_schedule is not None or self._searches_line
@@ -350,11 +365,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             before = self._distribution(batch.observations) if measured and batch_size < rollout_size else old_distribution
             self._step_actor(batch, direction, before)
         assert old_distribution is not None
-        kl = self._kl_from(old_distribution, rollout.observations)
-        # Among few actions a probability may round to 0, and the KL divergence is then infinite though nothing is broken
-        if math.isnan(kl) or (math.isinf(kl) and isinstance(self.action_space, spaces.Box)):
-            raise NonFiniteError(TOO_LARGE)
-        self.record_actor("approx_kl", kl)
+        return old_distribution
 
     def _actor_batch(self, observations: PyTorchObs, actions: th.Tensor, advantages: th.Tensor) -> ActorBatch:
         self.policy.set_training_mode(True)  # batch statistics and dropout

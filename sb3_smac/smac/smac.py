@@ -2,15 +2,19 @@
 
 from typing import Any, Literal
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 
 from sb3_smac.common import checks
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
+from sb3_smac.common.plain_policy import PlainPolicy
 from sb3_smac.common.schedules import ScheduleLike
-from sb3_smac.maths import random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
+from sb3_smac.maths import assign, flatten, random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
+from sb3_smac.smac.single_sample import single_sample_steps
 
 FisherRank = int | Literal["full"]
 
@@ -175,3 +179,41 @@ class SMAC(NaturalActorCritic):
         weights, damping = woodbury_weights(batch.scores.gram(), batch.scores.product(batch.gradient), groups, self.damping)
         self.record_actor("fisher_damping", damping)
         return (batch.gradient - batch.scores.weighted_sum(weights)) / damping
+
+    def _actor_steps(self, rollout: RolloutBufferSamples, advantages: th.Tensor) -> Distribution:
+        plain = self._plain_single_sample()
+        if plain is None:
+            return super()._actor_steps(rollout, advantages)
+        old_distribution = self._distribution(rollout.observations)
+        start = flatten(self.actor_parameters)
+        with np.errstate(all="ignore"):
+            steps = single_sample_steps(
+                plain,
+                rollout.observations,
+                self._as_log_prob_takes(rollout.actions),
+                advantages,
+                self.lr_schedule(self._current_progress_remaining),
+                self.damping,
+            )
+        if not th.isfinite(flatten(self.actor_parameters)).all():
+            assign(self.actor_parameters, start)
+            return super()._actor_steps(rollout, advantages)  # which says what is wrong
+        gradient_norms = np.abs(advantages.numpy()) * np.sqrt(steps.squared_norms)
+        self.record_actor("policy_loss", -float(np.mean(advantages.numpy() * steps.log_probs)))
+        self.record_actor("entropy_loss", -float(np.mean(steps.entropies)))
+        self.record_actor("policy_gradient_norm", float(np.mean(gradient_norms)))
+        self.record_actor(
+            "natural_gradient_norm", float(np.mean(gradient_norms / (self.damping + np.array(steps.squared_norms))))
+        )
+        self.record_actor("cosine_similarity", 1.0)  # the step and the gradient are multiples of one score
+        self.record_actor("score_norm", steps.squared_norms[0] ** 0.5)
+        self.record_actor("step_size", self.lr_schedule(self._current_progress_remaining))
+        return old_distribution
+
+    def _plain_single_sample(self) -> PlainPolicy | None:
+        """The policy's plain view, if the actor's steps are the paper's single-sample ones and nothing else."""
+        is_papers = self.batch_size == 1 and self.target_kl_schedule is None and not self._searches_line
+        if not is_papers or self.max_grad_norm is not None or self.ent_coef > 0:
+            return None
+        plain = PlainPolicy.of(self.policy)
+        return plain if plain is not None and plain.is_all(self.actor_parameters) else None
