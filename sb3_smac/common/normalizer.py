@@ -42,7 +42,7 @@ class RunningMoments(nn.Module):
         """
         samples = samples.double()
         total = self.count + len(samples)
-        share = len(samples) / total  # of the new samples in all; 1 the first time, and the initial values are gone
+        share = len(samples) / total.double()  # of the new samples in all; 1 the first time, and the initial values are gone
         var, mean = th.var_mean(samples, dim=0, correction=0)
         delta = mean - self.mean
         self.var.copy_((1 - share) * self.var + share * var + share * (1 - share) * delta.square())
