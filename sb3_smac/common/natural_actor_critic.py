@@ -24,9 +24,10 @@ from torch.nn import functional as F
 
 from sb3_smac.common import checks
 from sb3_smac.common.checks import NonFiniteError
+from sb3_smac.common.normalizer import is_vector
 from sb3_smac.common.parameters import make_optimizer, restored_on_error, split_parameters
 from sb3_smac.common.plain_policy import PlainPolicy, is_samplewise, plain_forward, scale_calls
-from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NormalizingPolicy
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule
 from sb3_smac.common.trust_region import is_invalid_distribution, mean_kl, size_step
@@ -107,6 +108,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     :param rollout_buffer_class: Rollout buffer class to use. If ``None``, it will be automatically selected.
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
     :param normalize_advantage: Whether to give the advantages of a rollout mean 0 and standard deviation 1
+    :param normalize_observations: Whether the policy normalises observations by a running mean and deviation, which are saved
+        with it and change only after an update. ``None``: if they are vectors (one-dimensional Box), the policy is one of
+        this package's (or a subclass), and ``VecNormalize`` does not do it already; decided when the model is built.
+    :param normalize_returns: Whether the critic is fitted to returns of running mean 0 and deviation 1 (PopArt); values keep
+        the reward's units. ``None``: if the policy is one of this package's, and ``VecNormalize`` does not scale rewards.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
         the reported success rate, mean episode length, and mean reward over
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
@@ -152,6 +158,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         rollout_buffer_class: type[RolloutBuffer] | None,
         rollout_buffer_kwargs: dict[str, Any] | None,
         normalize_advantage: bool,
+        normalize_observations: bool | None,
+        normalize_returns: bool | None,
         stats_window_size: int,
         tensorboard_log: str | None,
         policy_kwargs: dict[str, Any] | None,
@@ -191,6 +199,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.critic_batch_size = critic_batch_size
         self.critic_target = critic_target
         self.normalize_advantage = normalize_advantage
+        self.normalize_observations = normalize_observations
+        self.normalize_returns = normalize_returns
         # KL / ‖α x‖² of the last sized step: the next one starts its search from there
         self._kl_curvature: float | None = None
         self._actor_metrics: defaultdict[str, list[float]] = defaultdict(list)
@@ -215,6 +225,13 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         checks.number("max_grad_norm", self.max_grad_norm, minimum=0, exclusive=True, optional=True)
         checks.choice("line_search", self.line_search, (None, False, True))
         checks.choice("normalize_advantage", self.normalize_advantage, (False, True))
+        for name in ("normalize_observations", "normalize_returns"):
+            checks.choice(name, getattr(self, name), (None, False, True))
+            if getattr(self, name) and not issubclass(self.policy_class, NormalizingPolicy):
+                raise ValueError(
+                    f"{name} must be None or False unless the policy is a subclass of sb3_smac's, got {getattr(self, name)!r} "
+                    f"with {self.policy_class.__name__}"
+                )
         checks.integer("stats_window_size", self._stats_window_size, minimum=1)
 
     def _check_rollout_size(self) -> None:
@@ -236,7 +253,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_hyperparameters()
+        self._decide_normalization()
+        policy_kwargs = self.policy_kwargs
+        self.policy_kwargs = dict(**policy_kwargs, **self._normalization())
         super()._setup_model()
+        self.policy_kwargs = policy_kwargs
         self.critic_lr_schedule = to_schedule(self.critic_learning_rate, "critic_learning_rate")
         self.target_kl_schedule = None if self.target_kl is None else to_schedule(self.target_kl, "target_kl", exclusive=True)
         self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
@@ -244,6 +265,22 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.policy.optimizer = make_optimizer(
             self.policy.optimizer_class, self.critic_parameters, self.critic_lr_schedule(1), self.policy.optimizer_kwargs
         )
+
+    def _decide_normalization(self) -> None:
+        """What is left to us is on where nothing else normalises; the attributes hold the decision, and are saved."""
+        # A loaded model has a schedule already: if it does not know these arguments, it was trained without them
+        possible = issubclass(self.policy_class, NormalizingPolicy) and not hasattr(self, "lr_schedule")
+        wrapper = self._vec_normalize_env
+        if self.normalize_observations is None:
+            normalized = wrapper is not None and wrapper.norm_obs
+            self.normalize_observations = possible and is_vector(self.observation_space) and not normalized
+        if self.normalize_returns is None:
+            self.normalize_returns = possible and not (wrapper is not None and wrapper.norm_reward)
+
+    def _normalization(self) -> dict[str, bool]:
+        """The policy's arguments for what is on: other policy classes have none of these."""
+        names = ("normalize_observations", "normalize_returns")
+        return {name: True for name in names if getattr(self, name)}
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
@@ -301,7 +338,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
                 self._update_learning_rates()
                 rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
                 self._train_actor(rollout)
+                if isinstance(self.policy, NormalizingPolicy):
+                    self.policy.update_return_statistics(rollout.returns)
                 self._train_critic(rollout)
+                if isinstance(self.policy, NormalizingPolicy):  # last: behaviour, scores, KL and values have seen the same
+                    self.policy.update_observation_statistics(rollout.observations)
         except BaseException:
             self._kl_curvature = kl_curvature
             raise
@@ -540,11 +581,14 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         if plain is not None and set(plain.critic.parameters) == set(parameters):
             return plain.value_gradients(rollout.observations, rollout.returns)
 
+        # the loss is in the units of the return, its gradients in those of what the critic's last layer is fitted to
+        scale = self.policy.return_scale if isinstance(self.policy, NormalizingPolicy) else 1.0
+
         def gradients(indices: th.Tensor) -> th.Tensor:
             values = self.policy.predict_values(_take(rollout.observations, indices)).flatten()
             loss = F.mse_loss(values, rollout.returns[indices].to(values.dtype))
             self.policy.optimizer.zero_grad()
-            loss.backward(inputs=parameters)
+            (loss / scale**2).backward(inputs=parameters)
             return loss.detach()
 
         return gradients

@@ -14,6 +14,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
 
+from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer
+from sb3_smac.common.policies import NormalizingPolicy
 from sb3_smac.maths import Mlp, ScaleCall, flatten, has_hooks, unflatten
 
 LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
@@ -32,7 +34,7 @@ METHODS = (
 SAMPLEWISE = {
     *(nn.Linear, nn.Conv2d, nn.Flatten, nn.Identity, nn.Dropout, nn.LayerNorm, nn.Sequential, nn.ModuleDict, nn.ModuleList),
     *(nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid),
-    *(FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor),
+    *(FlattenExtractor, NatureCNN, CombinedExtractor, MlpExtractor, ObservationNormalizer, ReturnNormalizer),
 }
 
 
@@ -41,8 +43,9 @@ def has_own_methods(policy: ActorCriticPolicy) -> bool:
     :param policy: any actor-critic policy
     :return: whether it computes its distributions or values in another way than Stable-Baselines3's
     """
+    known = (ActorCriticPolicy, NormalizingPolicy)
     return any(
-        getattr(type(policy), name, None) is not getattr(ActorCriticPolicy, name) or name in vars(policy) for name in METHODS
+        getattr(type(policy), name) not in [getattr(each, name) for each in known] or name in vars(policy) for name in METHODS
     )
 
 
@@ -88,6 +91,9 @@ class PlainPolicy:
         self._sb3_forward = policy.forward
         self._parameters: dict[str, Any] = policy._parameters
         self._log_std = b""
+        observations, returns = getattr(policy, "observation_normalizer", None), getattr(policy, "return_normalizer", None)
+        self._observation_normalizer = observations if isinstance(observations, ObservationNormalizer) else None
+        self._return_normalizer = returns if isinstance(returns, ReturnNormalizer) else None
         self._action_shape = (-1, *(policy.action_space.shape or ()))
 
     @classmethod
@@ -109,7 +115,16 @@ class PlainPolicy:
         :param observations: shape (N, ...)
         :return: what the networks take, shape (N, in)
         """
-        return observations.float().flatten(start_dim=1)
+        normalizer = self._observation_normalizer
+        return (observations.float() if normalizer is None else normalizer.forward(observations)).flatten(start_dim=1)
+
+    def values(self, features: th.Tensor) -> th.Tensor:
+        """
+        :param features: shape (N, in)
+        :return: values in the units of the return, shape (N, 1)
+        """
+        outputs = self.critic(features)
+        return outputs if self._return_normalizer is None else self._return_normalizer.forward(outputs)
 
     def forward(self, obs: th.Tensor, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
@@ -129,7 +144,7 @@ class PlainPolicy:
         if sampled is None:
             return self._sb3_forward(obs)
         actions, log_prob = sampled
-        return actions, self.critic(features), log_prob
+        return actions, self.values(features), log_prob
 
     def _sample_gaussian(self, means: th.Tensor) -> tuple[th.Tensor, th.Tensor] | None:
         """An action of ``torch.distributions.Normal`` per state, in NumPy: for a few numbers it is faster, and as exact."""
@@ -161,9 +176,12 @@ class PlainPolicy:
         :param observations: shape (N, ...)
         :param returns: regression targets, shape (N,)
         :return: a function that takes indices of samples, sets the gradients of the critic's parameters to those of its mean
-            squared error on them, and returns that error
+            squared error on them (in units of its last layer), and returns that error (in units of the return)
         """
-        features, targets = self.features(observations), returns.float()[:, None]
+        features, targets, scale = self.features(observations), returns.float()[:, None], 1.0
+        if self._return_normalizer is not None:
+            scale = self._return_normalizer.std.item()
+            targets = self._return_normalizer.inverse(targets)
         parameters = self.critic.parameters
 
         @th.no_grad()
@@ -173,7 +191,7 @@ class PlainPolicy:
             deltas = self.critic.output_gradients(self.critic.slopes(activations), residuals * (2 / len(indices)))
             for parameter, gradient in zip(parameters, self.critic.parameter_gradients(activations, deltas), strict=True):
                 parameter.grad = gradient
-            return residuals.square().mean()
+            return scale**2 * residuals.square().mean()
 
         return gradients
 

@@ -1,9 +1,15 @@
-"""Policies whose actor and critic share no parameters unless asked to."""
+"""Policies whose actor and critic share no parameters unless asked to, and that can normalise what they see and predict."""
 
 from typing import Any
 
+import torch as th
 from stable_baselines3.common import policies as sb3_policies
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer, is_vector
 
 
 class _DisjointByDefault:
@@ -27,15 +33,80 @@ class _DisjointByDefault:
         return {**parameters, "share_features_extractor": self.share_features_extractor}  # type: ignore[attr-defined]  # ditto
 
 
-class ActorCriticPolicy(_DisjointByDefault, sb3_policies.ActorCriticPolicy):
+class NormalizingPolicy(sb3_policies.ActorCriticPolicy):
+    """
+    Mixin: observations are normalised on their way in and values scaled on their way out, by statistics of the policy's own.
+
+    Acting and evaluating leave the statistics alone: an algorithm updates them. ``extract_features`` and the networks take
+    observations that are already normalised.
+
+    :param normalize_observations: whether there is an :class:`ObservationNormalizer`
+    :param normalize_returns: whether there is a :class:`ReturnNormalizer`
+    :raises ValueError: if observations are to be normalised and are no vectors
+    """
+
+    def __init__(
+        self, *args: Any, normalize_observations: bool = False, normalize_returns: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if normalize_observations and not is_vector(self.observation_space):
+            raise ValueError(
+                "normalize_observations must be False unless the observation space is a one-dimensional Box, got "
+                f"{normalize_observations!r} for {self.observation_space}"
+            )
+        self.normalize_observations, self.normalize_returns = normalize_observations, normalize_returns
+        shape = self.observation_space.shape or ()
+        self.observation_normalizer = ObservationNormalizer(shape) if normalize_observations else nn.Identity()
+        self.return_normalizer = ReturnNormalizer() if normalize_returns else nn.Identity()
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {"normalize_observations": self.normalize_observations, "normalize_returns": self.normalize_returns}
+        return {**super()._get_constructor_parameters(), **own}
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        actions, values, log_prob = super().forward(self.observation_normalizer(obs), deterministic)
+        return actions, self.return_normalizer(values), log_prob
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        values, log_prob, entropy = super().evaluate_actions(self.observation_normalizer(obs), actions)
+        return self.return_normalizer(values), log_prob, entropy
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        return super().get_distribution(self.observation_normalizer(obs))
+
+    def predict_values(self, obs: PyTorchObs) -> th.Tensor:
+        return self.return_normalizer(super().predict_values(self.observation_normalizer(obs)))
+
+    def update_observation_statistics(self, observations: PyTorchObs) -> None:
+        """
+        :param observations: of a rollout, as the environment gave them, shape (N, ...)
+        """
+        if isinstance(self.observation_normalizer, ObservationNormalizer):
+            assert isinstance(observations, th.Tensor)
+            self.observation_normalizer.update(observations)
+
+    def update_return_statistics(self, returns: th.Tensor) -> None:
+        """
+        :param returns: targets of the critic, shape (N,)
+        """
+        if isinstance(self.return_normalizer, ReturnNormalizer):
+            self.return_normalizer.update_preserving(returns, self.value_net)
+
+    @property
+    def return_scale(self) -> float:
+        """What a value of 1 of the critic's last layer is worth in units of the return."""
+        return self.return_normalizer.std.item() if isinstance(self.return_normalizer, ReturnNormalizer) else 1.0
+
+
+class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):
     """``"MlpPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticPolicy`, disjoint by default."""
 
 
-class ActorCriticCnnPolicy(_DisjointByDefault, sb3_policies.ActorCriticCnnPolicy):
+class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.ActorCriticCnnPolicy):
     """``"CnnPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticCnnPolicy`, disjoint by default."""
 
 
-class MultiInputActorCriticPolicy(_DisjointByDefault, sb3_policies.MultiInputActorCriticPolicy):
+class MultiInputActorCriticPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy):
     """``"MultiInputPolicy"``: :class:`stable_baselines3.common.policies.MultiInputActorCriticPolicy`, disjoint by default."""
 
 

@@ -62,6 +62,11 @@ class SMAC(NaturalActorCritic):
     :param rollout_buffer_class: Rollout buffer class to use. If ``None``, it will be automatically selected.
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
     :param normalize_advantage: Whether to give the advantages of a rollout mean 0 and standard deviation 1
+    :param normalize_observations: Whether the policy normalises observations by a running mean and deviation, which are saved
+        with it and change only after an update. ``None``: if they are vectors (one-dimensional Box), the policy is one of
+        this package's (or a subclass), and ``VecNormalize`` does not do it already; decided when the model is built.
+    :param normalize_returns: Whether the critic is fitted to returns of running mean 0 and deviation 1 (PopArt); values keep
+        the reward's units. ``None``: if the policy is one of this package's, and ``VecNormalize`` does not scale rewards.
     :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
         the reported success rate, mean episode length, and mean reward over
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
@@ -100,6 +105,8 @@ class SMAC(NaturalActorCritic):
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         normalize_advantage: bool = True,
+        normalize_observations: bool | None = None,
+        normalize_returns: bool | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -131,6 +138,8 @@ class SMAC(NaturalActorCritic):
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             normalize_advantage=normalize_advantage,
+            normalize_observations=normalize_observations,
+            normalize_returns=normalize_returns,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,

@@ -69,6 +69,8 @@ def make_model(**arguments: Any) -> ACSGD:
         "gae_lambda": LAMBDA,
         "rollout_buffer_class": DoubleRolloutBuffer,
         "normalize_advantage": False,
+        "normalize_observations": False,
+        "normalize_returns": False,
         "policy_kwargs": {"net_arch": []},
         "seed": 0,
         "device": "cpu",
