@@ -2,6 +2,9 @@
 
 import difflib
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,12 +29,12 @@ class EnvPoolVecEnv(VecEnv):
     """
     A task of EnvPool (Weng et al. 2022, https://arxiv.org/abs/2206.10558) with the semantics of SB3's ``make_vec_env``.
 
-    EnvPool resets a finished environment at the step after, with the action ignored; here it is reset at once, so that ``step``
-    returns the first observation of the next episode, and the last one as ``terminal_observation``. Action spaces are float32,
-    as Gymnasium's are (EnvPool's MuJoCo tasks have float64): models fit both. EnvPool takes seeds only when it is made, so a
-    seeded reset makes it anew. Environments are C++ objects: they have no wrappers, attributes or methods, and no images. What
-    SB3's ``Monitor`` does for each environment is done here, without a wrapper: SB3's ``EvalCallback`` can only copy
-    ``VecNormalize`` statistics to an evaluation environment that is wrapped as the training's is.
+    EnvPool resets a finished environment at the step after and ignores the action; here it is reset at once, so that ``step``
+    returns the first observation of the next episode, and the last one as ``terminal_observation``. Action spaces are float32
+    as Gymnasium's are (EnvPool's MuJoCo tasks have float64), so that models fit both. EnvPool takes seeds only when made, so a
+    seeded reset makes it anew. What SB3's ``Monitor`` does for each environment is done here, without a wrapper: SB3's
+    ``EvalCallback`` copies ``VecNormalize`` statistics only to an evaluation environment that is wrapped as the training's is.
+    Environments are C++ objects: they have no wrappers, attributes or methods, and no images.
 
     :param task_id: a task that EnvPool has
     :param n_envs: number of environments
@@ -55,9 +58,14 @@ class EnvPoolVecEnv(VecEnv):
         envpool = _import_envpool()
         _known("task of EnvPool", task_id, envpool.list_all_envs())
         checks.integer("n_envs", n_envs, minimum=1)
+        checks.integer("seed", seed, minimum=0, besides=(None,))
         checks.integer("max_episode_steps", max_episode_steps, minimum=1, besides=(None,))
+        known = set(envpool.make_spec(task_id).config._fields) - RESERVED
         for name in options:
-            _known(f"option of EnvPool's {task_id}", name, set(envpool.make_spec(task_id).config._fields) - RESERVED)
+            _known(f"option of EnvPool's {task_id}", name, known)
+        if "post_constraint" in known:
+            # As in Gymnasium with MuJoCo 3: without it, the contact forces that Humanoid-v4 observes are zero
+            options = {"post_constraint": True, **options}
         spec = envpool.make_spec(task_id, num_envs=n_envs, **options)
         if spec.config.max_num_players > 1:
             raise ValueError(f"task_id must be a task of one player, got {task_id!r}")
@@ -65,11 +73,14 @@ class EnvPoolVecEnv(VecEnv):
         self.max_episode_steps = max_episode_steps or spec.config.max_episode_steps
         self._options_of_task = options
         self._pool: Any = None  # made by a reset
-        super().__init__(n_envs, _space(task_id, spec.observation_space), _as_float32(_space(task_id, spec.action_space)))
+        self._stepping = False
+        with _no_precision_warnings():
+            observation_space, action_space = _space(task_id, spec.observation_space), _space(task_id, spec.action_space)
+        super().__init__(n_envs, observation_space, _as_float32(action_space))
         self.seed(seed)
         self._returns = np.zeros(n_envs)
         self._start = time.time()
-        header = {"t_start": self._start, "env_id": task_id}
+        header: dict[str, float | str] = {"t_start": self._start, "env_id": task_id}
         self._log = None if monitor_dir is None else ResultsWriter(str(Path(monitor_dir) / Monitor.EXT), header)
 
     def reset(self) -> VecEnvObs:
@@ -78,6 +89,9 @@ class EnvPoolVecEnv(VecEnv):
         """
         if self._pool is None or None not in self._seeds:
             self._make_pool()
+        elif self._stepping:
+            self._pool.recv()
+        self._stepping = False
         observations, info = self._pool.reset()
         self.reset_infos = _rows(info, self.num_envs)
         self._returns[:] = 0
@@ -94,6 +108,8 @@ class EnvPoolVecEnv(VecEnv):
             max_episode_steps=min(self.max_episode_steps, INT32_MAX - 1) + 1,
             **self._options_of_task,
         )
+        with _no_precision_warnings():
+            self._pool.observation_space  # noqa: B018  made once, by the first to ask
         self._reset_seeds()
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -102,17 +118,29 @@ class EnvPoolVecEnv(VecEnv):
 
         :param actions: shape (n_envs, ...)
         :raises gymnasium.error.ResetNeeded: before the first reset, and when closed
+        :raises gymnasium.error.AlreadyPendingCallError: in the middle of a step
+        :raises ValueError: if the actions have another shape (EnvPool would wait for the missing ones for ever)
         """
         if self._pool is None:
             raise gym.error.ResetNeeded("Call reset() before a step")
-        self._pool.send(np.asarray(actions))
+        if self._stepping:
+            raise gym.error.AlreadyPendingCallError("Call step_wait() before the next step", "step")
+        actions, shape = np.asarray(actions), (self.num_envs, *(self.action_space.shape or ()))
+        if actions.shape != shape:
+            raise ValueError(f"actions must have the shape {shape}, got {actions.shape}")
+        self._pool.send(actions)
+        self._stepping = True
 
     def step_wait(self) -> VecEnvStepReturn:
         """
-        :return: observations, rewards and dones, shape (n_envs, ...), and infos; where an environment is done, its observation is
-            the first of the next episode, and its info has ``terminal_observation`` and ``episode``
+        :return: observations, rewards and dones, shape (n_envs, ...), and infos; where an environment is done, its observation
+            is the first of the next episode, and its info has ``terminal_observation`` and ``episode``
+        :raises gymnasium.error.NoAsyncCallError: if no step was started
         """
+        if not self._stepping:
+            raise gym.error.NoAsyncCallError("Call step_async() before step_wait()", "step")
         observations, rewards, terminated, truncated, info = self._pool.recv()
+        self._stepping = False
         truncated |= info["elapsed_step"] >= self.max_episode_steps
         infos = _rows(info, self.num_envs)
         for row, by_time in zip(infos, (truncated & ~terminated).tolist(), strict=True):
@@ -122,7 +150,7 @@ class EnvPoolVecEnv(VecEnv):
         finished = np.flatnonzero(dones).astype(np.int32)
         if finished.size:
             for env, last, length in zip(finished, observations[finished], info["elapsed_step"][finished], strict=True):
-                infos[env].update(terminal_observation=last, episode=self._end_episode(env, int(length)))
+                infos[env].update(terminal_observation=last, episode=self._end_episode(int(env), int(length)))
             observations[finished], info = self._pool.reset(finished)
             for env, row in zip(finished, _rows(info, len(finished)), strict=True):
                 self.reset_infos[env] = row
@@ -138,7 +166,7 @@ class EnvPoolVecEnv(VecEnv):
 
     def close(self) -> None:
         """Stop the simulators' threads and close the log."""
-        self._pool = None
+        self._pool, self._stepping = None, False
         if self._log:
             self._log.close()
 
@@ -218,6 +246,14 @@ def _known(kind: str, name: str, known: Any) -> None:
         raise ValueError(f"{name!r} is no {kind}{hint}")
 
 
+@contextmanager
+def _no_precision_warnings() -> Iterator[None]:
+    """EnvPool gives Gymnasium's float32 spaces bounds in double precision."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*precision lowered by casting", category=UserWarning)
+        yield
+
+
 def _space(task_id: str, space: Any) -> spaces.Box | spaces.Discrete:
     if not isinstance(space, spaces.Box | spaces.Discrete):
         raise ValueError(f"task_id must be a task with Box or Discrete spaces, got {task_id!r} with {space}")
@@ -225,7 +261,7 @@ def _space(task_id: str, space: Any) -> spaces.Box | spaces.Discrete:
 
 
 def _as_float32(space: spaces.Box | spaces.Discrete) -> spaces.Space:
-    if space.dtype != np.float64:
+    if isinstance(space, spaces.Discrete) or space.dtype != np.float64:
         return space
     return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 

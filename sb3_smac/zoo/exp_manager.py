@@ -1,10 +1,10 @@
 """The RL Zoo's experiment manager, for this package's algorithms."""
 
 import argparse
+import copy
 import difflib
 import inspect
 import time
-from functools import partial
 from typing import Any
 
 import optuna
@@ -38,6 +38,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
     :param config: YAML file; ``None``: the algorithm's own
     :param trial_id: trial of a study whose hyperparameters are used
     """
+
+    vec_env_class: Any  # what the Zoo gives to SB3's make_vec_env
 
     def __init__(
         self,
@@ -75,15 +77,13 @@ class ExperimentManager(exp_manager.ExperimentManager):
         :param no_log: whether to leave their episodes out of the log folder
         :return: the environments, wrapped
         """
-        if self._pool_options is not None:
-            folder = None if no_log else self.save_path
-            self.vec_env_class = DummyVecEnv if eval_env else partial(self._make_pool, folder)
-        return super().create_envs(n_envs, eval_env, no_log)
-
-    def _make_pool(self, monitor_dir: str | None, env_fns: list[Any]) -> EnvPoolVecEnv:
-        # Called by SB3's make_vec_env as a VecEnv class is; the functions that make Gymnasium's environments are not called
-        options = {**self._pool_options, **self.env_kwargs}
-        return EnvPoolVecEnv(self.env_name.gym_id, len(env_fns), monitor_dir=monitor_dir, **options)
+        if eval_env or self._pool_options is None:
+            return super().create_envs(n_envs, eval_env, no_log)
+        options = {**self._pool_options, **self.env_kwargs, "monitor_dir": None if no_log else self.save_path}
+        manager = copy.copy(self)  # trials that run in threads (--n-jobs) share this one
+        # SB3's make_vec_env calls it as a VecEnv class; what would make Gymnasium's environments is not called
+        manager.vec_env_class = lambda env_fns: EnvPoolVecEnv(self.env_name.gym_id, len(env_fns), **options)
+        return super(ExperimentManager, manager).create_envs(n_envs, eval_env, no_log)
 
     def _check_names(self, hyperparams: dict[str, Any]) -> None:
         # Without this check a typo is a TypeError of the constructor, or goes unnoticed when training continues (`-i`)
