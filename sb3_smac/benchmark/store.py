@@ -172,6 +172,23 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
 
+    def merge(self, other: "Store") -> tuple[list[str], list[str]]:
+        """
+        Take the finished runs of another store. A run that is finished here, too, stays.
+
+        :param other: the other store
+        :return: keys of the runs that were taken, and of those that are here with another learning curve
+        """
+        finished = set(self.finished())
+        taken, conflicting = [], []
+        for run in map(other.load, other.finished()):
+            if run.key not in finished:
+                self.write(run)
+                taken.append(run.key)
+            elif not run.agrees_with(self.load(run.key)):
+                conflicting.append(run.key)
+        return taken, conflicting
+
     def clean(self) -> None:
         """Remove what processes of this machine that are no longer alive left half written."""
         for partial in self.root.glob(f"*/*/{PARTIAL}*"):
