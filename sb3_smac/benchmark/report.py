@@ -167,8 +167,10 @@ def _learning_curves(report: Report, runs: pd.DataFrame) -> None:
     table = tables.convergence(results, curves, tables.summary(runs, "final_return"))
     report.section(
         "Convergence speed",
-        "Timesteps until the mean learning curve passes the final return of each algorithm, and the multiple of what that "
-        f"algorithm needs itself, the fewest in bold; one bin is the resolution ({report.table('convergence', table)}).",
+        "Timesteps until the mean learning curve reaches the final return of each algorithm (less "
+        f"{statistics.TOLERANCE:.0%} of the range of the task's curves), and the multiple of what that one needs itself; "
+        f"the fewest in bold ({report.table('convergence', table)}). One bin is the resolution, and the smoothing delays a "
+        "jump by up to seven.",
         markdown(tables.convergence_text(results, table)),
     )
 
@@ -184,8 +186,8 @@ def _aggregates(report: Report, runs: pd.DataFrame) -> None:
         "Over all tasks",
         "Final returns, scaled in each task so that the worst algorithm's mean is 0 and the best algorithm's is 1. In "
         f"brackets: {statistics.CONFIDENCE:.0%} intervals by rliable's bootstrap, stratified by task ({statistics.RESAMPLES} "
-        f"resamples of the runs; the scale stays). Tasks: {means['tasks'][0]}, those in which every algorithm has runs and two differ; "
-        f"runs per task: {counts}.",
+        f"resamples of the runs; the scale stays). Tasks: {means['tasks'][0]}, those in which every algorithm has runs and "
+        f"two differ; runs per task: {counts}.",
         f"Interquartile mean: the mean of the middle half of all runs ({report.table('interquartile_mean', means)}).",
         markdown(pd.DataFrame({"algorithm": means["label"], "interquartile mean": tables.with_interval(means, "iqm")})),
         "Probability of improvement: that a run of X ends above a run of Y, mean over tasks "

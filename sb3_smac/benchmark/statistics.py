@@ -7,8 +7,6 @@ Returns are undiscounted training returns, one per episode, at the timestep of i
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -20,9 +18,13 @@ LAST_EPISODES = 100
 
 BINS = 100
 """Bins of a curve."""
-SMOOTHING = 0.3
+SMOOTHING = 0.5
 """Weight of the newest bin in the exponentially weighted mean. The paper's is not known; with much less, a curve that still
 rises lags so far behind that it does not reach its own final return."""
+
+TOLERANCE = 0.01
+"""Part of the range of a task's curves by which a threshold may be missed. Without it, a weighted mean never reaches the best
+possible return."""
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -110,15 +112,20 @@ def curve(table: pd.DataFrame, column: str, budget: int) -> np.ndarray:
     return smoothed(bin_means(table["timestep"].to_numpy(), table[column].to_numpy(), budget))
 
 
-def first_passage(values: np.ndarray, budget: int, threshold: float) -> float:
+def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: float) -> dict[str, float]:
     """
-    :param values: a curve, shape (BINS,)
-    :param budget: timesteps of the run
-    :param threshold: the return to reach
-    :return: end of the first bin at which the curve is at the threshold or above, NaN if there is none
+    When each curve of a task reaches a return, or comes as close as ``TOLERANCE``.
+
+    :param curves: for each label, shape (BINS,)
+    :param budget: timesteps of the runs
+    :param threshold: the return
+    :return: for each label, the end of the first bin at which the curve is there or above, NaN if there is none
     """
-    passed = values >= threshold
-    return float(bin_ends(budget)[passed.argmax()]) if passed.any() else float("nan")
+    values = np.stack([*curves.values()])
+    finite = values[np.isfinite(values)]
+    passed = values >= threshold - TOLERANCE * (np.ptp(finite) if finite.size else 0)  # (labels, BINS)
+    first = np.where(passed.any(axis=1), bin_ends(budget)[passed.argmax(axis=1)], np.nan)
+    return dict(zip(curves, first.tolist(), strict=True))
 
 
 def min_max_scores(returns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -135,15 +142,23 @@ def min_max_scores(returns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {label: (values[:, told_apart] - worst[told_apart]) / scale for label, values in returns.items()}
 
 
-def interquartile_means(scores: Mapping[str, np.ndarray]) -> tuple[Intervals, Intervals]:
+def interquartile_mean(scores: np.ndarray) -> float:
     """
     Mean of the middle half of all runs in all tasks.
 
+    :param scores: shape (runs, tasks)
+    :return: the mean without a quarter, rounded down, at either end
+    """
+    cut = scores.size // 4
+    return float(np.sort(scores, axis=None)[cut : scores.size - cut].mean())
+
+
+def interquartile_means(scores: Mapping[str, np.ndarray]) -> tuple[Intervals, Intervals]:
+    """
     :param scores: for each label, shape (runs, tasks)
     :return: for each label, the estimate, shape (1,), and the interval's lower and upper end, shape (2, 1)
     """
-    metrics = _rliable("metrics")
-    return _intervals(scores, lambda values: np.array([metrics.aggregate_iqm(values)]))
+    return _intervals(scores, lambda values: np.array([interquartile_mean(values)]))
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
@@ -183,9 +198,12 @@ def _intervals(
     scores: Mapping[str, np.ndarray] | Mapping[str, list[np.ndarray]], estimate: Callable[..., np.ndarray]
 ) -> tuple[Intervals, Intervals]:
     """Estimates with stratified bootstrap percentile intervals: runs are resampled within each task."""
-    library = _rliable("library")
+    try:
+        from rliable.library import get_interval_estimates
+    except ImportError as error:
+        raise ImportError(f"The report needs rliable ({error}): pip install 'sb3_smac[benchmark]'") from error
     with _seeded():
-        return library.get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
+        return get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
 
 
 @contextmanager
@@ -197,10 +215,3 @@ def _seeded() -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)
-
-
-def _rliable(module: str) -> ModuleType:
-    try:
-        return import_module(f"rliable.{module}")
-    except ImportError as error:
-        raise ImportError(f"The report needs rliable ({error}): pip install 'sb3_smac[benchmark]'") from error

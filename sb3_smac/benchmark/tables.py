@@ -169,7 +169,7 @@ def convergence(results: Results, curves: Curves, summary: pd.DataFrame) -> pd.D
         means = {label: values.mean(axis=0) for label, values in curves[task].items()}
         finals = summary[summary["task"] == task].set_index("label")["mean"]
         for baseline, threshold in finals.items():
-            needed = {label: statistics.first_passage(mean, budget, threshold) for label, mean in means.items()}
+            needed = statistics.first_passages(means, budget, threshold)
             for label, timesteps in needed.items():
                 rows.append((task, label, baseline, threshold, timesteps, timesteps / needed[baseline]))
     return pd.DataFrame(rows, columns=["task", "label", "baseline", "threshold", "timesteps", "relative"])
