@@ -190,12 +190,13 @@ def test_figures(folder: Path) -> None:
         }
         assert {*STUDY.entries} <= texts
     figure = figures.curves_figure(
-        {"Hopper-v4": {"SMAC": np.stack([np.full(100, 1.0), np.full(100, 3.0)])}},
+        {"Hopper-v4": {"SMAC": np.stack([np.full(100, 1.0), np.full(100, 3.0)]), "PPO": np.full((2, 100), np.nan)}},
         {"Hopper-v4": 1000},
-        figures.styles({"SMAC": "smac"}),
+        figures.styles({"SMAC": "smac", "PPO": "ppo"}),
         "return",
     )
     (line,), (band,) = figure.axes[0].get_lines(), figure.axes[0].collections
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SMAC"]
     assert line.get_xydata()[[0, -1]].tolist() == [[10, 2], [1000, 2]]
     assert band.get_datalim(figure.axes[0].transData).intervaly.tolist() == [1, 3]
 

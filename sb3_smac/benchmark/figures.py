@@ -77,7 +77,9 @@ def curves_figure(
         figure, panels = _panels(len(curves))
         for axes, (task, labels) in zip(panels, curves.items(), strict=True):
             for label, values in labels.items():
-                _band(axes, bin_ends(budgets[task]), values.mean(axis=0), values.std(axis=0), label, styles[label])
+                # Other libraries' algorithms may not log it
+                if np.isfinite(values).any():
+                    _band(axes, bin_ends(budgets[task]), values.mean(axis=0), values.std(axis=0), label, styles[label])
             axes.set_title(task)
             axes.set_xlim(0, budgets[task])
             axes.xaxis.set_major_locator(MaxNLocator(4))
