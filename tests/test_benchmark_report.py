@@ -236,6 +236,15 @@ def test_a_partly_finished_study(tmp_path: Path) -> None:
     assert len(cells(section(tmp_path, "Convergence speed"))) == 1 + 3 + 2
 
 
+def test_scores_take_as_many_seeds_as_every_task_has() -> None:
+    """SMAC has one seed of Pendulum, so its first one of Hopper counts: 290 between 150 (worst mean) and 290 (best)."""
+    runs = [run for run in all_runs() if (run.label, run.task, run.seed) != ("SMAC", "Pendulum-v1", 1)]
+    results = tables.Results(runs, [*STUDY.entries], [*STUDY.tasks], 2)
+    scores = tables.scores(results, tables.runs_table(results))
+    assert scores["SMAC"].tolist() == [[1, 0]]
+    np.testing.assert_allclose(scores["AC-SGD"][:, 0], [40 / 140, 60 / 140])
+
+
 def test_a_single_run(tmp_path: Path) -> None:
     write_report(STUDY, all_runs()[:1], tmp_path)
     assert cells(section(tmp_path, "Final return")) == [["task", "AC-SGD"], ["Hopper-v4", "**190.0 (1/2)**"]]
