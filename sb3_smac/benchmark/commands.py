@@ -6,13 +6,13 @@ from contextlib import closing
 from dataclasses import replace
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sb3_smac.benchmark import executor
 from sb3_smac.benchmark.run import check
+from sb3_smac.benchmark.settings import known
 from sb3_smac.benchmark.store import Run, Store
 from sb3_smac.benchmark.study import RESULTS, Job, Study, find, load
-from sb3_smac.benchmark.settings import known
 
 
 def run(options: argparse.Namespace) -> int:

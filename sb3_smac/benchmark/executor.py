@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -36,7 +36,7 @@ class _Worker:
     started: float
 
 
-def execute(jobs: Sequence[Job], workers: int) -> Iterator[Run | Progress]:
+def execute(jobs: Sequence[Job], workers: int) -> Generator[Run | Progress, None, None]:
     """
     Do all runs; a worker that dies costs the run that it was at. Closing the iterator ends the workers.
 

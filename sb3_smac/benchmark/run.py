@@ -159,8 +159,8 @@ class Recorder(BaseCallback):
         self.evaluation_time = 0.0
         self.rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in CURVES}
         self.pending: list[tuple[float, ...]] = []
-        self.train = model.train
-        model.train = self._measured_train  # type: ignore[method-assign]
+        self.train: Callable[..., None] = model.train  # type: ignore[attr-defined]  # every algorithm has it
+        model.train = self._measured_train  # type: ignore[attr-defined]
 
     def curves(self) -> dict[str, pd.DataFrame]:
         """
@@ -190,10 +190,9 @@ class Recorder(BaseCallback):
         training_env = self.model.get_env()
         assert training_env is not None
         sync_envs_normalization(training_env, env)
-        returns, _ = evaluate_policy(
-            self.model, env, self.evaluation["episodes"], deterministic=True, return_episode_rewards=True
-        )
-        self.rows["evaluations"].append((self.num_timesteps, np.mean(returns), np.std(returns), len(returns)))
+        episodes = self.evaluation["episodes"]
+        returns = np.array(evaluate_policy(self.model, env, episodes, deterministic=True, return_episode_rewards=True)[0])
+        self.rows["evaluations"].append((self.num_timesteps, float(returns.mean()), float(returns.std()), len(returns)))
         self.next_evaluation += self.evaluation["every"]
         self.evaluation_time += time.perf_counter() - start
 

@@ -28,7 +28,9 @@ class Loader(yaml.SafeLoader):
     """Reads ``1e-3`` as a number, as everybody means it; YAML 1.1 wants ``1.0e-3``."""
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def read_yaml(path: Path) -> Any:
@@ -100,23 +102,24 @@ def zoo_entry(algorithm: str, task: str, folder: Path | None) -> dict[str, Any]:
     :return: the task's entry, or the algorithm's default entry
     :raises ValueError: if there is neither
     """
-    path = _zoo_file(algorithm, folder)
-    entries = read_yaml(path)
-    for name in (task, "default"):
-        if name in entries:
-            return {key: value for key, value in entries[name].items() if key != "n_timesteps"}
-    raise ValueError(f"{path} has no entry for {task} and no default")
-
-
-def _zoo_file(algorithm: str, folder: Path | None) -> Path:
     name = f"{algorithm}.yml"
+    paths = [_zoo_folder(algorithm) / name]
     if folder is not None and (folder / name).exists():
-        return folder / name
+        paths.insert(0, folder / name)
+    for path in paths:
+        entries = read_yaml(path) or {}
+        for entry in (task, "default"):
+            if entry in entries:
+                return {key: value for key, value in entries[entry].items() if key != "n_timesteps"}
+    raise ValueError(f"{algorithm} has no Zoo entry for {task} in {paths[-1]}")
+
+
+def _zoo_folder(algorithm: str) -> Path:
     if algorithm in ALGORITHMS:
-        return HYPERPARAMS / name
+        return HYPERPARAMS
     import rl_zoo3
 
-    return Path(rl_zoo3.__file__).parent / "hyperparams" / name
+    return Path(rl_zoo3.__file__).parent / "hyperparams"
 
 
 def with_horizon(hyperparameters: Mapping[str, Any], horizon: int) -> dict[str, Any]:

@@ -88,7 +88,9 @@ class Run:
         :param other: a run of the same configuration
         :return: whether both have the same learning curves
         """
-        return all(getattr(self, name)[columns].equals(getattr(other, name)[columns]) for name, columns in REPRODUCIBLE.items())
+        return all(
+            getattr(self, name)[columns].equals(getattr(other, name)[columns]) for name, columns in REPRODUCIBLE.items()
+        )
 
 
 def empty_curve(name: str) -> pd.DataFrame:

@@ -21,14 +21,14 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
     hyperparameters: {gamma: 0.99}                 # optional, for every algorithm that has them
     evaluation: {every: 10000, episodes: 10}       # optional: deterministic evaluations
 
-Hyperparameters are the Zoo's entry, then the study's, the task's, the algorithm's and the algorithm's on the task; the last word
-counts. What the study or a task sets reaches the algorithms that have such a hyperparameter, and no other.
+Hyperparameters are the Zoo's entry, then the study's, the task's, the algorithm's and the algorithm's on the task; the last
+word counts. What the study or a task sets reaches the algorithms that have such a hyperparameter, and no other.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -156,31 +156,36 @@ class Study:
         :param hyperparameters: changes
         :return: the run
         """
-        entry, there = self.entries[label], self.tasks[task]
-        horizon = there.horizon or self.horizon
-        chosen = {**self._hyperparameters(entry, task), **hyperparameters}
-        if horizon is not None:
-            chosen = settings.with_horizon(chosen, horizon)
+        algorithm, there = self.entries[label].algorithm, self.tasks[task]
+        chosen = {**self.chosen(label, task), **hyperparameters}
         return Job(
             label,
-            entry.algorithm,
+            algorithm,
             task,
             seed,
             budget or there.budget or self.budget,
-            horizon,
-            settings.resolved(entry.algorithm, chosen),
+            there.horizon or self.horizon,
+            settings.resolved(algorithm, chosen),
             self.evaluation,
         )
 
-    def _hyperparameters(self, entry: Entry, task: str) -> dict[str, Any]:
+    def chosen(self, label: str, task: str) -> dict[str, Any]:
+        """
+        :param label: label of an algorithm
+        :param task: id of a task
+        :return: the hyperparameters that are set somewhere, by the Zoo or by the study, as the Zoo writes them
+        """
+        entry, there = self.entries[label], self.tasks[task]
         accepted = settings.accepts(entry.algorithm)
-        shared = {**self.hyperparameters, **self.tasks[task].hyperparameters}
-        return {
+        shared = {**self.hyperparameters, **there.hyperparameters}
+        chosen = {
             **settings.zoo_entry(entry.algorithm, task, self.zoo),
             **{name: value for name, value in shared.items() if name in accepted},
             **entry.hyperparameters,
             **entry.tasks.get(task, {}),
         }
+        horizon = there.horizon or self.horizon
+        return chosen if horizon is None else settings.with_horizon(chosen, horizon)
 
 
 def find(study: str) -> Path:
@@ -213,7 +218,7 @@ def load(path: str | Path) -> Study:
 
 
 def _parse(content: Any, folder: Path) -> Study:
-    content = _mapping("the study", content, KEYS)
+    content = mapping("the study", content, KEYS)
     for name in REQUIRED:
         if name not in content:
             raise ValueError(f"{name} is missing")
@@ -231,7 +236,7 @@ def _parse(content: Any, folder: Path) -> Study:
         budget=content["budget"],
         horizon=content.get("horizon"),
         zoo=zoo,
-        hyperparameters=_mapping("hyperparameters", content.get("hyperparameters")),
+        hyperparameters=mapping("hyperparameters", content.get("hyperparameters")),
         evaluation=_evaluation(content.get("evaluation")),
         tune=content.get("tune"),
     )
@@ -261,19 +266,20 @@ def _check(study: Study) -> None:
 
 def _entry(label: str, content: Any, tasks: Mapping[str, Task]) -> Entry:
     place = f"algorithms: {label}"
-    content = _mapping(place, content, ("algorithm", "hyperparameters", "tasks"))
+    content = mapping(place, content, ("algorithm", "hyperparameters", "tasks"))
     algorithm = content.get("algorithm", label)
     try:
         settings.known("algorithm", algorithm, settings.algorithms())
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+    there = mapping(f"{place}: tasks", content.get("tasks"), tasks)
     entry = Entry(
         algorithm,
-        _mapping(f"{place}: hyperparameters", content.get("hyperparameters")),
-        {task: _mapping(f"{place}: tasks: {task}", there) for task, there in _mapping(f"{place}: tasks", content.get("tasks"), tasks).items()},
+        mapping(f"{place}: hyperparameters", content.get("hyperparameters")),
+        {task: mapping(f"{place}: tasks: {task}", hyperparameters) for task, hyperparameters in there.items()},
     )
     for names in (entry.hyperparameters, *entry.tasks.values()):
-        _known_names(place, names, settings.accepts(algorithm), of=f" of {algorithm}")
+        _known_names(place, names, settings.accepts(algorithm), f"hyperparameter of {algorithm}")
     return entry
 
 
@@ -284,10 +290,10 @@ def _task(task: str, content: Any) -> Task:
     except gym.error.Error:
         _known_names("tasks", [task], list(gym.registry), kind="environment")
         raise
-    content = _mapping(f"tasks: {task}", content, ("budget", "horizon", "hyperparameters"))
+    content = mapping(f"tasks: {task}", content, ("budget", "horizon", "hyperparameters"))
     for name in ("budget", "horizon"):
         checks.integer(f"tasks: {task}: {name}", content.get(name), minimum=1, besides=(None,))
-    hyperparameters = _mapping(f"tasks: {task}: hyperparameters", content.get("hyperparameters"))
+    hyperparameters = mapping(f"tasks: {task}: hyperparameters", content.get("hyperparameters"))
     return Task(content.get("budget"), content.get("horizon"), hyperparameters)
 
 
@@ -305,16 +311,16 @@ def _seeds(content: Any) -> list[int]:
 def _evaluation(content: Any) -> dict[str, int] | None:
     if content is None:
         return None
-    content = _mapping("evaluation", content, ("every", "episodes"))
+    content = mapping("evaluation", content, ("every", "episodes"))
     for name in ("every", "episodes"):
         checks.integer(f"evaluation: {name}", content.get(name), minimum=1)
     return content
 
 
-def _known_names(place: str, names: Any, accepted: list[str], kind: str = "hyperparameter", of: str = "") -> None:
+def _known_names(place: str, names: Iterable[Any], accepted: Collection[str], kind: str = "hyperparameter") -> None:
     for name in names:
         try:
-            settings.known(f"{kind}{of}", name, accepted)
+            settings.known(kind, name, accepted)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 
@@ -324,18 +330,25 @@ def _table(place: str, content: Any) -> dict[str, Any]:
         if len(set(map(str, content))) < len(content):
             raise ValueError(f"{place} has a name twice: {content!r}")
         content = {name: None for name in content}
-    content = _mapping(place, content)
+    content = mapping(place, content)
     if not content:
         raise ValueError(f"{place} must be a list or a mapping with at least one name, got {content!r}")
     return content
 
 
-def _mapping(place: str, content: Any, keys: Any = None) -> dict[str, Any]:
+def mapping(place: str, content: Any, keys: Collection[str] | None = None) -> dict[str, Any]:
+    """
+    :param place: place in the study
+    :param content: what is there
+    :param keys: keys that are accepted; ``None``: any
+    :return: it, or nothing if it is ``None``
+    :raises ValueError: if it is not a mapping, or has another key
+    """
     content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError(f"{place} must be a mapping of names, got {content!r}")
     if keys is not None:
-        _known_names(place, content, list(keys), kind="key")
+        _known_names(place, content, keys, kind="key")
     return content
 
 
@@ -343,4 +356,4 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text).strip("-.")
 
 
-__all__ = ["RESULTS", "Entry", "Job", "Study", "Task", "find", "load"]
+__all__ = ["RESULTS", "Entry", "Job", "Study", "Task", "find", "load", "mapping"]
