@@ -1,4 +1,4 @@
-"""Imports point one way: maths ← common ← algorithms ← zoo, benchmark."""
+"""Imports point one way: maths ← common ← algorithms ← zoo ← benchmark."""
 
 import ast
 import sys
@@ -14,8 +14,8 @@ FILES = {".".join(("sb3_smac", *path.relative_to(ROOT).with_suffix("").parts)): 
 
 FOLDERS = {".".join(name.split(".")[:2]) for name in FILES if name.count(".") > 1}
 
-ALGORITHM, PACKAGE, COMMAND_LINE = 2, 3, 5
-LAYERS = {"maths": 0, "common": 1, "zoo": 4, "benchmark": 4}
+ALGORITHM, PACKAGE, COMMAND_LINE = 2, 3, 6
+LAYERS = {"maths": 0, "common": 1, "zoo": 4, "benchmark": 5}
 """Which layer a folder is in; any other folder is an algorithm's. The package names them all, its command line runs them."""
 
 

@@ -1,0 +1,70 @@
+"""Command line: ``python -m sb3_smac.benchmark <command> <study>``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+NEEDS = {"rl_zoo3": "benchmark", "pandas": "benchmark", "rich": "benchmark", "rliable": "benchmark"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int | str:
+    """
+    Run a study, or say how far it is, or write its report.
+
+    :param arguments: command-line arguments; ``None``: those of the process
+    :return: exit status, or the message of an error
+    """
+    options = _parser().parse_args(arguments)
+    for package, extra in NEEDS.items():
+        if find_spec(package) is None:
+            return f"{package} is not installed: pip install '.[{extra}]' in a checkout of sb3_smac"
+    from sb3_smac.benchmark import commands
+
+    try:
+        return getattr(commands, options.command)(options)
+    except ValueError as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return "Stopped. The same command goes on with what is missing."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sb3_smac.benchmark", description="Grids of runs under one protocol.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, description in {
+        "run": "run what is missing of a study",
+        "status": "say how far a study is",
+        "report": "write the tables and figures of a study's finished runs",
+        "merge": "take finished runs from other folders of results",
+        "tune": "search the step sizes of a study, and write them into its Zoo entries",
+    }.items():
+        command = commands.add_parser(name, help=description, description=description.capitalize() + ".")
+        command.add_argument("study", help="path of a YAML file, or the name of one in benchmarks/studies")
+        command.add_argument("--results", type=Path, help="folder of the results (default: benchmarks/results/<study>)")
+        if name in ("run", "status", "tune"):
+            command.add_argument("--task", action="append", metavar="ID", help="this task only (may be repeated)")
+            command.add_argument("--algorithm", action="append", metavar="LABEL", help="this entry only (may be repeated)")
+        if name in ("run", "tune"):
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            command.add_argument("--workers", type=_positive, default=cores, help="processes (default: %(default)s)")
+            command.add_argument("--ray", metavar="ADDRESS", help="run on this Ray cluster instead, such as auto")
+            command.add_argument("--retry-failed", action="store_true", help="run what failed before once more")
+        if name == "merge":
+            command.add_argument("folders", nargs="+", type=Path, metavar="folder", help="folder of results")
+        if name == "report":
+            command.add_argument("--output", type=Path, help="folder of the report (default: report, in the results')")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

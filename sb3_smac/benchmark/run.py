@@ -1,0 +1,277 @@
+"""One run: a model trained once, with its learning curve recorded."""
+
+import argparse
+import copy
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+
+import sb3_smac
+from sb3_smac.benchmark import settings
+from sb3_smac.benchmark.store import CURVES, Run, empty_curve
+from sb3_smac.benchmark.study import Job
+
+PACKAGES = ("sb3_smac", "stable-baselines3", "sb3-contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "mujoco")
+# Updates that come more often share a row: the files stay small
+RESOLUTION = 500
+# Evaluation episodes are not those of training
+EVALUATION_SEED = 1_000_000
+PROGRESS_SECONDS = 1.0
+
+Progress = Callable[[int], None]
+
+
+def run(job: Job, progress: Progress = lambda timesteps: None) -> Run:
+    """
+    Train once. Nothing that goes wrong in training is raised: it is the run's traceback.
+
+    :param job: what to run
+    :param progress: called about once a second with the timesteps that are done
+    :return: the run, finished or failed
+    """
+    recorder = None
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, open(os.devnull, "w") as devnull, redirect_stdout(devnull):
+        warnings.simplefilter("default")
+        try:
+            model, evaluation_env = build(job)
+            recorder = Recorder(model, evaluation_env, job.evaluation, start, progress)
+            model.learn(job.budget, callback=recorder, log_interval=10**9)
+            failure = None
+        except Exception:
+            failure = traceback.format_exc()
+    total = time.perf_counter() - start
+    messages = sorted({str(warning.message) for warning in caught})
+    if recorder is None or failure is not None:
+        return failed(job, failure or "", total, messages)
+    duration = {"total": total, "update": recorder.update_time, "evaluation": recorder.evaluation_time}
+    return Run(job.key, {**_info(job, "finished", duration), "warnings": messages}, **recorder.curves())
+
+
+def failed(job: Job, reason: str, seconds: float, messages: list[str] | None = None) -> Run:
+    """
+    :param job: what was run
+    :param reason: what went wrong, such as a traceback
+    :param seconds: how long it took
+    :param messages: warnings that came before
+    :return: the failed run
+    """
+    info = {**_info(job, "failed", {"total": seconds}), "warnings": messages or [], "traceback": reason}
+    return Run(job.key, info, **{name: empty_curve(name) for name in CURVES})
+
+
+def check(job: Job) -> None:
+    """
+    Make the environment and the model, and train nothing.
+
+    :param job: what would be run
+    :raises ValueError: if that fails
+    """
+    try:
+        with open(os.devnull, "w") as devnull, redirect_stdout(devnull), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, evaluation_env = build(job)
+    except Exception as error:
+        raise ValueError(f"{job.label} on {job.task}: {error}") from error
+    for env in (model.get_env(), evaluation_env):
+        if env is not None:
+            env.close()
+
+
+def build(job: Job) -> tuple[BaseAlgorithm, VecEnv | None]:
+    """
+    Make environment and model as the RL Zoo does, without its folders.
+
+    :param job: what to run
+    :return: the model, and the environment of the evaluations if there are any
+    """
+    cls = settings.algorithms()[job.algorithm]
+    from sb3_smac.zoo.exp_manager import ExperimentManager
+
+    manager = ExperimentManager(
+        argparse.Namespace(),
+        job.algorithm,
+        job.task,
+        "",
+        n_timesteps=job.budget,
+        eval_freq=-1,
+        seed=job.seed,
+        verbose=0,
+        config="the study",
+    )
+    chosen = {**copy.deepcopy(settings.changed(job.algorithm, job.hyperparameters)), "n_timesteps": job.budget}
+    hyperparameters, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(chosen)
+    env = manager.create_envs(manager.n_envs, no_log=True)
+    hyperparameters = manager._preprocess_action_noise(hyperparameters, {}, env)
+    model = cls(env=env, seed=job.seed, verbose=0, device="cpu", **hyperparameters)
+    if job.evaluation is None:
+        return model, None
+    manager.seed = job.seed + EVALUATION_SEED
+    return model, manager.create_envs(1, eval_env=True)
+
+
+class Recorder(BaseCallback):
+    """
+    Records a learning curve.
+
+    :param model: the model; its ``train`` is measured
+    :param evaluation_env: environment of the evaluations; ``None``: no evaluations
+    :param evaluation: ``every`` how many timesteps, and ``episodes``
+    :param start: when the run started, on the performance counter
+    :param progress: called about once a second with the timesteps that are done
+    """
+
+    def __init__(
+        self,
+        model: BaseAlgorithm,
+        evaluation_env: VecEnv | None,
+        evaluation: dict[str, int] | None,
+        start: float,
+        progress: Progress,
+    ) -> None:
+        super().__init__()
+        self.evaluation_env = evaluation_env
+        self.evaluation = evaluation or {}
+        self.start = start
+        self.progress = progress
+        self.next_progress = start
+        self.next_evaluation = self.evaluation.get("every", 0)
+        self.update_time = 0.0
+        self.evaluation_time = 0.0
+        self.rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in CURVES}
+        self.pending: list[tuple[float, ...]] = []
+        self.train: Callable[..., None] = model.train  # type: ignore[attr-defined]  # every algorithm has it
+        model.train = self._measured_train  # type: ignore[attr-defined]
+
+    def curves(self) -> dict[str, pd.DataFrame]:
+        """
+        :return: the curves by name
+        """
+        self._flush_updates()
+        return {
+            name: pd.DataFrame(self.rows[name], columns=list(columns)) if self.rows[name] else empty_curve(name)
+            for name, columns in CURVES.items()
+        }
+
+    def _on_step(self) -> bool:
+        now = time.perf_counter()
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                episode = info["episode"]
+                self.rows["episodes"].append((self.num_timesteps, episode["r"], episode["l"], round(now - self.start, 2)))
+        if self.evaluation_env is not None and self.num_timesteps >= self.next_evaluation:
+            self._evaluate(self.evaluation_env)
+        if now >= self.next_progress:
+            self.next_progress = now + PROGRESS_SECONDS
+            self.progress(self.num_timesteps)
+        return True
+
+    def _evaluate(self, env: VecEnv) -> None:
+        start = time.perf_counter()
+        training_env = self.model.get_env()
+        assert training_env is not None
+        sync_envs_normalization(training_env, env)
+        episodes = self.evaluation["episodes"]
+        returns = np.array(evaluate_policy(self.model, env, episodes, deterministic=True, return_episode_rewards=True)[0])
+        self.rows["evaluations"].append((self.num_timesteps, float(returns.mean()), float(returns.std()), len(returns)))
+        self.next_evaluation += self.evaluation["every"]
+        self.evaluation_time += time.perf_counter() - start
+
+    def _measured_train(self, *args: Any, **kwargs: Any) -> None:
+        log_prob = np.nan
+        if isinstance(self.model, OnPolicyAlgorithm):  # of the actions as they were taken, before the policy moves
+            log_prob = self.model.rollout_buffer.log_probs.mean()
+        start = time.perf_counter()
+        self.train(*args, **kwargs)
+        seconds = time.perf_counter() - start
+        self.update_time += seconds
+        kl = self.model.logger.name_to_value.get("train/approx_kl", np.nan)
+        self.pending.append((self.model.num_timesteps, log_prob, seconds, kl))
+        if self.model.num_timesteps - self._last_row() >= RESOLUTION:
+            self._flush_updates()
+
+    def _last_row(self) -> float:
+        return self.rows["updates"][-1][0] if self.rows["updates"] else 0
+
+    def _flush_updates(self) -> None:
+        if self.pending:
+            timesteps, log_probs, seconds, kls = zip(*self.pending, strict=True)
+            self.rows["updates"].append((timesteps[-1], np.mean(log_probs), sum(seconds), np.mean(kls)))
+            self.pending.clear()
+
+
+def _info(job: Job, status: str, duration: dict[str, float]) -> dict[str, Any]:
+    return {
+        "status": status,
+        "label": job.label,
+        **job.configuration,
+        "duration": {name: round(seconds, 3) for name, seconds in duration.items()},
+        "versions": _versions(),
+        "machine": _machine(),
+        "revision": _revision(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            pass
+    return versions
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = models[0] if models else processor
+    return {"system": platform.platform(), "processor": processor, "cores": os.cpu_count(), "threads": th.get_num_threads()}
+
+
+@cache
+def _revision() -> dict[str, Any] | None:
+    """Commit of the checkout that the code runs from, and whether tracked files differ; ``None``: not a checkout."""
+    folder = Path(sb3_smac.__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not a checkout that only surrounds an installation
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def prepare_process() -> None:
+    """One thread for PyTorch; what simulators print goes nowhere. For a process that only runs jobs."""
+    th.set_num_threads(1)
+    sys.stdout.flush()
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.close(devnull)

@@ -1,0 +1,217 @@
+"""
+What a report states about learning curves: pure functions of arrays and tables.
+
+Returns are undiscounted training returns, one per episode, at the timestep of its end. Aggregates over tasks are rliable's:
+"Deep Reinforcement Learning at the Edge of the Statistical Precipice" (Agarwal et al., 2021), arXiv 2108.13264.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+
+FINAL_PART = 0.1
+"""The part of the budget whose episodes make the final return."""
+LAST_EPISODES = 100
+"""Episodes of the other reading of it, Stable-Baselines3's ``rollout/ep_rew_mean`` at the end of training."""
+
+BINS = 100
+"""Bins of a curve."""
+SMOOTHING = 0.5
+"""Weight of the newest bin in the exponentially weighted mean. The paper's is not known; with much less, a curve that still
+rises lags so far behind that it does not reach its own final return."""
+
+TOLERANCE = 0.01
+"""Part of the range of a task's curves by which a threshold may be missed. Without it, a weighted mean never reaches the best
+possible return."""
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+BOOTSTRAP_SEED = 0
+
+Intervals = dict[str, np.ndarray]
+
+
+def final_return(episodes: pd.DataFrame, budget: int) -> float:
+    """
+    Mean return of the episodes that end in the last tenth of the budget; of the last one if none does.
+
+    :param episodes: columns ``timestep`` and ``return``, ascending
+    :param budget: timesteps of the run
+    :return: the mean, NaN if no episode ended
+    """
+    last = episodes["timestep"] > (1 - FINAL_PART) * budget
+    return float(episodes["return"][last].mean() if last.any() else episodes["return"].tail(1).mean())
+
+
+def last_episodes_return(episodes: pd.DataFrame) -> float:
+    """
+    Mean return of the last 100 episodes; of all if there are fewer.
+
+    :param episodes: column ``return``, ascending in time
+    :return: the mean, NaN if no episode ended
+    """
+    return float(episodes["return"].tail(LAST_EPISODES).mean())
+
+
+def mean_training_return(episodes: pd.DataFrame) -> float:
+    """
+    The area under the learning curve, divided by its length: every timestep counts with its episode's return, Σ rᵢ lᵢ / Σ lᵢ.
+
+    :param episodes: columns ``return`` and ``length``
+    :return: the mean, NaN if no episode ended
+    """
+    if episodes.empty:
+        return float("nan")
+    return float(np.average(episodes["return"], weights=episodes["length"]))
+
+
+def bin_ends(budget: int) -> np.ndarray:
+    """
+    :param budget: timesteps of the run
+    :return: the last timestep of each bin, shape (BINS,)
+    """
+    return np.arange(1, BINS + 1) * budget / BINS
+
+
+def bin_means(timesteps: np.ndarray, values: np.ndarray, budget: int) -> np.ndarray:
+    """
+    Mean of the values in each of the equal bins that split the budget; timesteps beyond it fall into the last.
+
+    :param timesteps: counted from 1, shape (n,)
+    :param values: shape (n,)
+    :param budget: timesteps of the run
+    :return: shape (BINS,), NaN where a bin is empty
+    """
+    bins = np.minimum((np.asarray(timesteps, dtype=np.int64) - 1) * BINS // budget, BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    sums = np.bincount(bins, weights=values, minlength=BINS)
+    return np.divide(sums, counts, out=np.full(BINS, np.nan), where=counts > 0)
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """
+    Exponentially weighted mean over the bins that are not empty: Σᵢ (1 − s)ⁱ vₜ₋ᵢ / Σᵢ (1 − s)ⁱ with s = ``SMOOTHING``.
+
+    :param values: one per bin, NaN where it is empty, shape (BINS,)
+    :return: shape (BINS,), NaN before the first value
+    """
+    return pd.Series(values).ewm(alpha=SMOOTHING).mean().to_numpy()
+
+
+def curve(table: pd.DataFrame, column: str, budget: int) -> np.ndarray:
+    """
+    A run's curve as the paper draws it: bins of timesteps, their means, and the exponentially weighted mean of these.
+
+    :param table: columns ``timestep`` and ``column``
+    :param column: what to draw
+    :param budget: timesteps of the run
+    :return: shape (BINS,)
+    """
+    return smoothed(bin_means(table["timestep"].to_numpy(), table[column].to_numpy(), budget))
+
+
+def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: float) -> dict[str, float]:
+    """
+    When each curve of a task reaches a return, or comes as close as ``TOLERANCE``.
+
+    :param curves: for each label, shape (BINS,)
+    :param budget: timesteps of the runs
+    :param threshold: the return
+    :return: for each label, the end of the first bin at which the curve is there or above, NaN if there is none
+    """
+    values = np.stack([*curves.values()])
+    finite = values[np.isfinite(values)]
+    passed = values >= threshold - TOLERANCE * (np.ptp(finite) if finite.size else 0)  # (labels, BINS)
+    first = np.where(passed.any(axis=1), bin_ends(budget)[passed.argmax(axis=1)], np.nan)
+    return dict(zip(curves, first.tolist(), strict=True))
+
+
+def min_max_scores(returns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """
+    Scale the returns of each task so that the worst label's mean is 0 and the best label's is 1.
+
+    :param returns: for each label, shape (runs, tasks)
+    :return: the same with scaled returns, without the tasks in which all labels have the same mean
+    """
+    means = np.stack([values.mean(axis=0) for values in returns.values()])  # (labels, tasks)
+    worst, best = means.min(axis=0), means.max(axis=0)
+    told_apart = best > worst
+    scale = (best - worst)[told_apart]
+    return {label: (values[:, told_apart] - worst[told_apart]) / scale for label, values in returns.items()}
+
+
+def interquartile_mean(scores: np.ndarray) -> float:
+    """
+    Mean of the middle half of all runs in all tasks.
+
+    :param scores: shape (runs, tasks)
+    :return: the mean without a quarter, rounded down, at either end
+    """
+    cut = scores.size // 4
+    return float(np.sort(scores, axis=None)[cut : scores.size - cut].mean())
+
+
+def interquartile_means(scores: Mapping[str, np.ndarray]) -> tuple[Intervals, Intervals]:
+    """
+    :param scores: for each label, shape (runs, tasks)
+    :return: for each label, the estimate, shape (1,), and the interval's lower and upper end, shape (2, 1)
+    """
+    return _intervals(scores, lambda values: np.array([interquartile_mean(values)]))
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
+    """
+    Probability that a run of X has a higher score than a run of Y, a tie counting half; the mean over tasks.
+
+    :param x: shape (runs of X, tasks)
+    :param y: shape (runs of Y, tasks)
+    :return: P(X > Y)
+    """
+    difference = x[:, None] - y[None]  # (runs of X, runs of Y, tasks)
+    return float(np.mean((np.sign(difference) + 1) / 2))
+
+
+def probabilities_of_improvement(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Intervals, Intervals]:
+    """
+    :param pairs: scores of X and Y under the name of the pair, shape (runs, tasks) each
+    :return: for each pair, P(X > Y), shape (1,), and the interval's lower and upper end, shape (2, 1)
+    """
+    # rliable resamples the two independently when they come as a list
+    scores = {name: list(pair) for name, pair in pairs.items()}
+    return _intervals(scores, lambda x, y: np.array([probability_of_improvement(x, y)]))
+
+
+def performance_profiles(scores: Mapping[str, np.ndarray], thresholds: np.ndarray) -> tuple[Intervals, Intervals]:
+    """
+    Fraction of runs, over all tasks, with a score above each threshold.
+
+    :param scores: for each label, shape (runs, tasks)
+    :param thresholds: shape (n,)
+    :return: for each label, the fractions, shape (n,), and the interval's lower and upper ends, shape (2, n)
+    """
+    return _intervals(scores, lambda values: (values[..., None] > thresholds).mean(axis=(0, 1)))
+
+
+def _intervals(
+    scores: Mapping[str, np.ndarray] | Mapping[str, list[np.ndarray]], estimate: Callable[..., np.ndarray]
+) -> tuple[Intervals, Intervals]:
+    """Estimates with stratified bootstrap percentile intervals: runs are resampled within each task."""
+    try:
+        from rliable.library import get_interval_estimates
+    except ImportError as error:
+        raise ImportError(f"The report needs rliable ({error}): pip install 'sb3_smac[benchmark]'") from error
+    with _seeded():
+        return get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed NumPy's global generator, which rliable draws from whatever ``random_state`` it is given, and put it back."""
+    state = np.random.get_state()
+    np.random.seed(BOOTSTRAP_SEED)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

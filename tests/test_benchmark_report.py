@@ -1,0 +1,303 @@
+"""The report of a study, on learning curves simple enough to know every number."""
+
+# The tables' signs are a multiplication sign and a dash
+# ruff: noqa: RUF001
+
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rliable")
+pytest.importorskip("yaml")
+pytest.importorskip("rl_zoo3")
+
+import pandas as pd
+from matplotlib.image import imread
+
+from sb3_smac.benchmark import figures, tables
+from sb3_smac.benchmark.report import write_report
+from sb3_smac.benchmark.store import CURVES, Run, empty_curve
+from sb3_smac.benchmark.study import Entry, Study, Task
+
+BUDGET = 100_000
+STUDY = Study(
+    name="example",
+    entries={"AC-SGD": Entry("acsgd"), "SMAC": Entry("smac"), "SMAC single": Entry("smac", {"batch_size": 1})},
+    tasks={"Hopper-v4": Task(), "Pendulum-v1": Task()},
+    seeds=[0, 1],
+    budget=BUDGET,
+)
+FILES = {
+    *("report.md", "runs.csv", "final_return.csv", "last_100_episodes.csv", "mean_training_return.csv", "convergence.csv"),
+    *("interquartile_mean.csv", "probability_of_improvement.csv", "performance_profiles.csv", "batch_size.csv", "time.csv"),
+    *(
+        f"{name}.{suffix}"
+        for name in ("learning_curves", "log_probability", "performance_profiles")
+        for suffix in ("png", "svg")
+    ),
+}
+
+
+def make_run(label: str, task: str, seed: int, start: float, end: float, solved: int, update_time: float) -> Run:
+    """A return of ``start`` up to a timestep, and of ``end`` from there on, in episodes of 100 steps."""
+    timesteps = np.arange(100, BUDGET + 1, 100)
+    returns = np.where(timesteps <= solved, start, end).astype(float)
+    episodes = pd.DataFrame({"timestep": timesteps, "return": returns, "length": 100, "wall_time": timesteps / 500})
+    updates = np.arange(1000, BUDGET + 1, 1000)
+    values = (updates, -2 + updates / BUDGET, np.full(len(updates), update_time), np.full(len(updates), np.nan))
+    entry = STUDY.entries[label]
+    info = {
+        **{"label": label, "algorithm": entry.algorithm, "task": task, "seed": seed, "horizon": 100, "budget": BUDGET},
+        **{"hyperparameters": entry.hyperparameters, "evaluation": None, "status": "finished"},
+        "duration": {"total": 200 + 100 * update_time, "update": 100 * update_time, "evaluation": 50.0},
+    }
+    curves = pd.DataFrame(dict(zip(CURVES["updates"], values, strict=True)))
+    return Run(f"{label}/{task}/seed{seed}", info, episodes, curves, empty_curve("evaluations"))
+
+
+def all_runs() -> list[Run]:
+    runs = []
+    for seed, shift in enumerate((-10.0, 10.0)):
+        # On Hopper, AC-SGD jumps from 0 to 200 at 50k, SMAC from 0 to 300 at 10k, single-sample SMAC to 150 at 20k
+        runs += [
+            make_run("AC-SGD", "Hopper-v4", seed, 0, 200 + shift, 50_000, 0.1),
+            make_run("SMAC", "Hopper-v4", seed, 0, 300 + shift, 10_000, 0.2),
+            make_run("SMAC single", "Hopper-v4", seed, 0, 150 + shift, 20_000, 1.0),
+            make_run("AC-SGD", "Pendulum-v1", seed, -5000, -3000 + shift, 50_000, 0.1),
+            make_run("SMAC", "Pendulum-v1", seed, -5000, -4000 + shift, 10_000, 0.2),
+            make_run("SMAC single", "Pendulum-v1", seed, -5000, -3500 + shift, 20_000, 1.0),
+        ]
+    return runs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "report"
+    assert write_report(STUDY, all_runs(), folder) == folder / "report.md"
+    return folder
+
+
+def section(folder: Path, heading: str) -> str:
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def cells(text: str) -> list[list[str]]:
+    """Rows of the first Markdown table, with its header and without the line below it."""
+    table = text[text.index("| task") :].split("\n\n")[0]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines())
+    assert all(len(row) == len(header) for row in rows)
+    return [header, *rows]
+
+
+def test_everything_is_there_and_linked(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == FILES
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([\w.]+)\)", text)
+    assert set(links) == FILES - {"report.md"}
+    assert "12 of 12 runs" in text and "nan" not in text.lower()
+
+
+def test_the_papers_table_1(folder: Path) -> None:
+    assert cells(section(folder, "Final return")) == [
+        ["task", "AC-SGD", "SMAC", "SMAC, paper", "SMAC single"],
+        ["Hopper-v4", "200.0 ± 10.0", "**300.0 ± 10.0**", "331.2", "150.0 ± 10.0"],
+        ["Pendulum-v1", "**-3000 ± 10.0**", "-4000 ± 10.0", "-2230", "-3500 ± 10.0"],
+    ]
+    assert "2601.18626" in section(folder, "Final return")
+    numbers = pd.read_csv(folder / "final_return.csv")
+    assert numbers.columns.tolist() == ["task", "label", "mean", "std", "seeds"]
+    assert numbers.iloc[0].tolist() == ["Hopper-v4", "AC-SGD", 200, 10, 2]
+
+
+def test_the_other_readings(folder: Path) -> None:
+    # AC-SGD: half of the time at 0, half at 200; SMAC: nine tenths at 300
+    assert cells(section(folder, "Area under the curve"))[1] == ["Hopper-v4", "100.0 ± 5.0", "**270.0 ± 9.0**", "120.0 ± 8.0"]
+    assert cells(section(folder, "Last 100 episodes"))[1] == ["Hopper-v4", "200.0 ± 10.0", "**300.0 ± 10.0**", "150.0 ± 10.0"]
+    assert "## Last evaluation" not in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_convergence_speed(folder: Path) -> None:
+    """
+    On Hopper, 1 % of the range is 3. A jump by J at a bin's end falls short of its target by J/2 in the next bin, then J/4
+    and so on (nearly: the weights are normalized).
+    """
+    rows = cells(section(folder, "Convergence speed"))
+    assert rows[0] == ["task", "final return of", "threshold", "AC-SGD", "SMAC", "SMAC single"]
+    assert rows[1:4] == [
+        # SMAC reaches 197 of its 300 in two bins (225); AC-SGD in seven (198.4; 196.9 in six)
+        ["Hopper-v4", "AC-SGD", "200.0", "57k (1.00×)", "**12k (0.21×)**", "never"],
+        ["Hopper-v4", "SMAC", "300.0", "never", "**17k (1.00×)**", "never"],
+        # 147: SMAC in one bin (150.1), AC-SGD in two (150.0), single-sample SMAC in six (147.7)
+        ["Hopper-v4", "SMAC single", "150.0", "52k (2.00×)", "**11k (0.42×)**", "26k (1.00×)"],
+    ]
+    assert [row[:3] for row in rows[4:]] == [
+        ["Pendulum-v1", "AC-SGD", "-3000"],
+        ["Pendulum-v1", "SMAC", "-4000"],
+        ["Pendulum-v1", "SMAC single", "-3500"],
+    ]
+    numbers = pd.read_csv(folder / "convergence.csv").set_index(["task", "baseline", "label"])
+    assert numbers.loc[("Hopper-v4", "AC-SGD", "SMAC"), "relative"] == pytest.approx(12 / 57, rel=1e-5)
+    assert np.isnan(numbers.loc[("Hopper-v4", "SMAC", "AC-SGD"), "timesteps"])
+
+
+def test_aggregates(folder: Path) -> None:
+    """Scores on Hopper: SMAC single 0, AC-SGD 1/3, SMAC 1; on Pendulum: SMAC 0, SMAC single 1/2, AC-SGD 1 (± a little)."""
+    means = pd.read_csv(folder / "interquartile_mean.csv").set_index("label")
+    # Of two runs per task, the middle two: the better one of the worse task and the worse one of the better task
+    assert means.loc["SMAC", "iqm"] == pytest.approx((10 / 1000 + 1 - 10 / 150) / 2)
+    assert (means["low"] <= means["iqm"]).all() and (means["iqm"] <= means["high"]).all()
+    assert means[["runs", "tasks"]].to_numpy().tolist() == [[2, 2]] * 3
+    pairs = pd.read_csv(folder / "probability_of_improvement.csv")
+    assert pairs[["x", "y", "probability"]].to_numpy().tolist() == [
+        ["AC-SGD", "SMAC", 0.5],
+        ["AC-SGD", "SMAC single", 1],
+        ["SMAC", "SMAC single", 0.5],
+    ]
+    profiles = pd.read_csv(folder / "performance_profiles.csv")
+    smac = profiles[profiles["label"] == "SMAC"]
+    assert smac["fraction"][smac["score"].between(0.02, 0.9)].eq(0.5).all()
+
+
+def test_the_batch_size_study(folder: Path) -> None:
+    assert cells(section(folder, "Batch size"))[:4] == [
+        ["task", "algorithm", "batch", "final return", "ratio", "updates [s]", "ratio of updates"],
+        ["Hopper-v4", "SMAC single", "1", "150.0 ± 10.0", "1.00×", "100.0", "1.00×"],
+        ["Hopper-v4", "SMAC", "whole rollout", "300.0 ± 10.0", "2.00×", "20.0", "0.20×"],
+        ["Pendulum-v1", "SMAC single", "1", "-3500 ± 10.0", "–", "100.0", "1.00×"],
+    ]
+
+
+def test_times(folder: Path) -> None:
+    text = section(folder, "Time")
+    assert cells(text.split("Updates")[0])[1] == ["Hopper-v4", "160.0 (1.00×)", "170.0 (1.06×)", "250.0 (1.56×)"]
+    assert cells(text.split("Updates")[1])[1] == ["Hopper-v4", "10.0 (1.00×)", "20.0 (2.00×)", "100.0 (10.00×)"]
+    numbers = pd.read_csv(folder / "time.csv")
+    assert numbers.loc[0, ["update_share", "steps_per_second"]].tolist() == [0.0625, 625]
+
+
+def test_figures(folder: Path) -> None:
+    for name in ("learning_curves", "log_probability", "performance_profiles"):
+        assert imread(folder / f"{name}.png").std() > 0.02
+        assert (folder / f"{name}.png").stat().st_size < 200_000
+        assert (folder / f"{name}.svg").stat().st_size < 200_000
+        texts = {
+            element.text for element in ElementTree.parse(folder / f"{name}.svg").iter("{http://www.w3.org/2000/svg}text")
+        }
+        assert {*STUDY.entries} <= texts
+    figure = figures.curves_figure(
+        {"Hopper-v4": {"SMAC": np.stack([np.full(100, 1.0), np.full(100, 3.0)]), "PPO": np.full((2, 100), np.nan)}},
+        {"Hopper-v4": 1000},
+        figures.styles({"SMAC": "smac", "PPO": "ppo"}),
+        "return",
+    )
+    (line,), (band,) = figure.axes[0].get_lines(), figure.axes[0].collections
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SMAC"]
+    assert line.get_xydata()[[0, -1]].tolist() == [[10, 2], [1000, 2]]
+    assert band.get_datalim(figure.axes[0].transData).intervaly.tolist() == [1, 3]
+
+
+def test_lines_are_told_apart_and_keep_their_look() -> None:
+    paper = figures.styles({"AC-SGD": "acsgd", "AC-Adam": "acadam", "AC-CG": "accg", "SMAC": "smac"})
+    ladder = figures.styles({"SMAC": "smac", **{f"other {index}": "smac" for index in range(10)}, "AC-CG": "accg"})
+    assert ladder["SMAC"] == paper["SMAC"] and ladder["AC-CG"] == paper["AC-CG"]
+    for styles in (paper, ladder):
+        assert len({(style["color"], style["linestyle"]) for style in styles.values()}) == len(styles)
+    assert len({style["color"] for style in paper.values()}) == len({style["linestyle"] for style in paper.values()}) == 4
+    assert len(figures.styles({str(index): "ppo" for index in range(30)})) == 30
+
+
+def test_the_same_runs_give_the_same_files(folder: Path, tmp_path: Path) -> None:
+    np.random.seed(7)
+    write_report(STUDY, all_runs()[::-1], tmp_path)
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_partly_finished_study(tmp_path: Path) -> None:
+    """Missing seeds are counted, missing cells shown, and Pendulum, which AC-SGD has not begun, is in no aggregate."""
+    runs = [run for run in all_runs() if (run.label, run.task) != ("AC-SGD", "Pendulum-v1")]
+    runs = [run for run in runs if (run.label, run.seed) != ("SMAC", 1)]
+    failed = make_run("AC-SGD", "Pendulum-v1", 0, 0, 0, 0, 0.1)
+    failed.info["status"] = "failed"
+    write_report(STUDY, [failed, *runs], tmp_path)
+    assert cells(section(tmp_path, "Final return"))[1:] == [
+        ["Hopper-v4", "200.0 ± 10.0", "**290.0 (1/2)**", "331.2", "150.0 ± 10.0"],
+        ["Pendulum-v1", "–", "-4010 (1/2)", "-2230", "**-3500 ± 10.0**"],
+    ]
+    assert "8 of 12 runs" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Tasks: 1," in section(tmp_path, "Over all tasks")
+    assert "runs per task: AC-SGD 2, SMAC 1, SMAC single 2" in section(tmp_path, "Over all tasks")
+    assert cells(section(tmp_path, "Time"))[2][1:] == ["–", "170.0 (–)", "250.0 (–)"]
+    assert len(cells(section(tmp_path, "Convergence speed"))) == 1 + 3 + 2
+
+
+def test_scores_take_as_many_seeds_as_every_task_has() -> None:
+    """SMAC has one seed of Pendulum, so its first one of Hopper counts: 290 between 150 (worst mean) and 290 (best)."""
+    runs = [run for run in all_runs() if (run.label, run.task, run.seed) != ("SMAC", "Pendulum-v1", 1)]
+    results = tables.Results(runs, [*STUDY.entries], [*STUDY.tasks], 2)
+    scores = tables.scores(results, tables.runs_table(results))
+    assert scores["SMAC"].tolist() == [[1, 0]]
+    np.testing.assert_allclose(scores["AC-SGD"][:, 0], [40 / 140, 60 / 140])
+
+
+def test_a_single_run(tmp_path: Path) -> None:
+    write_report(STUDY, all_runs()[:1], tmp_path)
+    assert cells(section(tmp_path, "Final return")) == [["task", "AC-SGD"], ["Hopper-v4", "**190.0 (1/2)**"]]
+    assert "two algorithms" in section(tmp_path, "Over all tasks")
+    assert not (tmp_path / "performance_profiles.png").exists()
+    assert "## Batch size" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_runs_without_an_episode(tmp_path: Path) -> None:
+    """A budget shorter than an episode: nothing to say about returns, and no error."""
+    runs = all_runs()[:2]
+    for run in runs:
+        run.episodes = empty_curve("episodes")
+    write_report(STUDY, runs, tmp_path)
+    assert cells(section(tmp_path, "Final return"))[1][1:3] == ["–", "–"]
+    assert cells(section(tmp_path, "Convergence speed"))[1] == ["Hopper-v4", "AC-SGD", "–", "never", "never"]
+
+
+def test_evaluations_and_an_algorithm_of_another_library(tmp_path: Path) -> None:
+    study = Study(
+        "peers", {"PPO": Entry("ppo", {"batch_size": 64}), "PPO 32": Entry("ppo")}, {"Swimmer-v4": Task()}, [0], BUDGET
+    )
+    runs = []
+    for label, batch_size in (("PPO", 64), ("PPO 32", 32)):
+        run = make_run("SMAC", "Hopper-v4", 0, 0, 30, 1000, 0.1)
+        run.info.update(label=label, algorithm="ppo", task="Swimmer-v4", hyperparameters={"batch_size": batch_size})
+        rows = [(50_000, 1.0, 0.0, 10), (100_000, batch_size / 2, 0.0, 10)]
+        run.evaluations = pd.DataFrame(rows, columns=[*CURVES["evaluations"]])
+        runs.append(run)
+    write_report(study, runs, tmp_path)
+    assert cells(section(tmp_path, "Last evaluation"))[1] == ["Swimmer-v4", "**32.0**", "16.0"]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    # Its batch size is not that of an actor step, and the paper has no value for it
+    assert "## Batch size" not in text and "paper" not in text
+
+
+def test_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'example' has no finished run"):
+        write_report(STUDY, [], tmp_path)
+    stranger = make_run("SMAC", "Walker2d-v4", 0, 0, 1, 1000, 0.1)
+    with pytest.raises(ValueError, match=r"'SMAC/Walker2d-v4/seed0' is not of study 'example'.*Hopper-v4"):
+        write_report(STUDY, [stranger], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_without_rliable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    with pytest.raises(ImportError, match=r"sb3_smac\[benchmark\]"):
+        write_report(STUDY, all_runs(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_timesteps() -> None:
+    assert [tables.timesteps(count) for count in (0, 50, 3000, 12_500, 990_000, 1_000_000, 1_250_000)] == [
+        *("0", "50", "3k", "12.5k", "990k", "1M", "1.25M")
+    ]

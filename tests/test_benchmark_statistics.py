@@ -1,0 +1,176 @@
+"""Statistics of a report, against values computed by hand and against rliable's own."""
+
+import sys
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+
+from sb3_smac.benchmark import statistics  # noqa: E402
+from sb3_smac.benchmark.statistics import BINS, SMOOTHING  # noqa: E402
+
+
+def episodes(timesteps: list[int], returns: list[float]) -> "pd.DataFrame":
+    lengths = np.diff([0, *timesteps])
+    return pd.DataFrame({"timestep": timesteps, "return": returns, "length": lengths})
+
+
+def test_the_final_return_is_of_the_last_tenth() -> None:
+    table = episodes([50, 90, 91, 100], [1.0, 2.0, 30.0, 50.0])
+    assert statistics.final_return(table, budget=100) == 40  # what ends at 90 does not count
+    assert statistics.final_return(table, budget=1000) == 50  # nothing ends in it: the last episode
+    assert np.isnan(statistics.final_return(episodes([], []), budget=100))
+
+
+def test_the_last_100_episodes() -> None:
+    returns = [1000.0] * 20 + [1.0] * 50 + [3.0] * 50
+    assert statistics.last_episodes_return(episodes([*range(1, 121)], returns)) == 2
+    assert statistics.last_episodes_return(episodes([1, 2], [5.0, 7.0])) == 6
+    assert np.isnan(statistics.last_episodes_return(episodes([], [])))
+
+
+def test_every_timestep_counts_in_the_area() -> None:
+    # 10 steps at 1, 30 at 5: (10 + 150) / 40
+    assert statistics.mean_training_return(episodes([10, 40], [1.0, 5.0])) == 4
+    assert np.isnan(statistics.mean_training_return(episodes([], [])))
+
+
+def test_bins() -> None:
+    """Of 1000 timesteps, 1 to 10 are the first bin, 11 to 20 the second; what is beyond the budget is in the last."""
+    means = statistics.bin_means(np.array([1, 10, 11, 991, 1024]), np.array([1.0, 3.0, 5.0, 7.0, 9.0]), budget=1000)
+    assert means[[0, 1, -1]].tolist() == [2, 5, 8]
+    assert np.isnan(means[2:-1]).all()
+    ends = statistics.bin_ends(1000)
+    assert ends[[0, 1, -1]].tolist() == [10, 20, 1000]
+
+
+def test_bins_of_a_budget_that_they_do_not_divide() -> None:
+    timesteps = np.arange(1, 251)
+    means = statistics.bin_means(timesteps, timesteps.astype(float), budget=250)
+    ends = statistics.bin_ends(250)
+    assert np.isfinite(means).all()
+    assert (means <= ends).all() and (means[1:] > ends[:-1]).all()
+
+
+def test_the_exponential_mean() -> None:
+    s = SMOOTHING
+    values = np.full(BINS, np.nan)
+    values[1:5] = [1.0, 2.0, np.nan, 4.0]
+    expected = [
+        np.nan,
+        1,
+        ((1 - s) * 1 + 2) / ((1 - s) + 1),
+        ((1 - s) * 1 + 2) / ((1 - s) + 1),  # an empty bin keeps the mean
+        ((1 - s) ** 3 * 1 + (1 - s) ** 2 * 2 + 4) / ((1 - s) ** 3 + (1 - s) ** 2 + 1),
+    ]
+    np.testing.assert_allclose(statistics.smoothed(values)[:5], expected)
+
+
+def test_a_curve_of_a_constant_is_the_constant() -> None:
+    table = episodes([*range(7, 1000, 7)], [3.0] * 142)
+    np.testing.assert_allclose(statistics.curve(table, "return", 1000), 3)
+
+
+def test_first_passages() -> None:
+    rising, low = np.full(BINS, np.nan), np.full(BINS, -110.0)
+    rising[10:] = np.linspace(-100, -11, 90)  # -100 in the eleventh bin, then one more each
+    curves = {"rising": rising, "low": low}  # from -110 to -11: what misses a threshold by 0.99 has reached it
+
+    def passages(threshold: float) -> list[float]:
+        return list(statistics.first_passages(curves, 1_000_000, threshold).values())
+
+    np.testing.assert_equal(passages(-89.5), [210_000, np.nan])  # at -90
+    np.testing.assert_equal(passages(-90.02), [200_000, np.nan])  # at -91, which misses it by 0.98
+    np.testing.assert_equal(passages(-1000), [110_000, 10_000])
+    np.testing.assert_equal(passages(-10.5), [1_000_000, np.nan])
+    np.testing.assert_equal(passages(-9.5), [np.nan, np.nan])
+    np.testing.assert_equal(passages(np.nan), [np.nan, np.nan])
+
+
+def test_a_rising_curve_reaches_its_own_final_return() -> None:
+    """Of a straight line: the smoothing lags less than the middle of the last tenth does."""
+    timesteps = [*range(100, 100_001, 100)]
+    line = episodes(timesteps, [float(t) for t in timesteps])
+    values = statistics.curve(line, "return", 100_000)
+    passage = statistics.first_passages({"line": values}, 100_000, statistics.final_return(line, 100_000))
+    assert 95_000 <= passage["line"] <= 100_000
+
+
+def test_a_curve_at_the_best_possible_return_reaches_it() -> None:
+    values = statistics.smoothed(np.repeat([0.0, 1000.0], [10, BINS - 10]))
+    # The weight of the zeros falls below 1 % in the seventh bin
+    assert statistics.first_passages({"solved": values}, 100, 1000) == {"solved": 17}
+
+
+def test_min_max_scores() -> None:
+    returns = {"a": np.array([[0.0, 5.0], [2.0, 5.0]]), "b": np.array([[11.0, 5.0]]), "c": np.array([[6.0, 5.0]])}
+    scores = statistics.min_max_scores(returns)  # means of the first task 1, 11, 6; the second tells nobody apart
+    assert scores["a"].tolist() == [[-0.1], [0.1]]
+    assert scores["b"].tolist() == [[1.0]]
+    assert scores["c"].tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (3, 3), (1, 1), (5, 9)])
+def test_the_interquartile_mean_is_rliables(shape: tuple[int, int]) -> None:
+    metrics = pytest.importorskip("rliable.metrics")
+    scores = np.random.default_rng(0).normal(size=shape)
+    assert statistics.interquartile_mean(scores) == pytest.approx(metrics.aggregate_iqm(scores))
+
+
+def test_the_interquartile_mean() -> None:
+    pytest.importorskip("rliable")
+    scores = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 700.0]])
+    estimates, intervals = statistics.interquartile_means({"a": scores, "sure": np.full((3, 2), 0.5)})
+    assert estimates["a"] == 3.5  # of 2, 3, 4, 5
+    low, high = intervals["a"]
+    assert low < 3.5 < high
+    assert intervals["sure"].tolist() == [[0.5], [0.5]]
+
+
+def test_probability_of_improvement() -> None:
+    x, y = np.array([[1.0], [3.0]]), np.array([[0.0], [1.0], [5.0]])
+    # 1 beats 0 and ties with 1; 3 beats 0 and 1
+    assert statistics.probability_of_improvement(x, y) == pytest.approx(3.5 / 6)
+    assert statistics.probability_of_improvement(y, x) == pytest.approx(2.5 / 6)
+    assert statistics.probability_of_improvement(x, x) == 0.5
+
+
+def test_probability_of_improvement_is_rliables() -> None:
+    metrics = pytest.importorskip("rliable.metrics")
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, (5, 4)).astype(float), rng.integers(0, 6, (3, 4)).astype(float)  # with ties
+    assert statistics.probability_of_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(x, y))
+    estimates, intervals = statistics.probabilities_of_improvement({"x y": (x, y)})
+    assert estimates["x y"] == pytest.approx(metrics.probability_of_improvement(x, y))
+    low, high = intervals["x y"]
+    assert 0 <= low < estimates["x y"] < high <= 1
+
+
+def test_performance_profiles() -> None:
+    pytest.importorskip("rliable")
+    scores = np.array([[0.0, 0.5], [0.25, 1.0]])
+    fractions, intervals = statistics.performance_profiles({"a": scores}, np.array([-1.0, 0.0, 0.3, 1.0]))
+    assert fractions["a"].tolist() == [1, 0.75, 0.5, 0]
+    low, high = intervals["a"]
+    assert (low <= fractions["a"]).all() and (fractions["a"] <= high).all()
+    # The tasks' runs are resampled each on its own: in the first none is above 0.3, in the second all are
+    assert low[2] == high[2] == 0.5
+
+
+def test_the_bootstrap_repeats_and_leaves_numpys_generator_alone() -> None:
+    pytest.importorskip("rliable")
+    scores = {"a": np.random.default_rng(1).normal(size=(5, 3))}
+    np.random.seed(3)
+    expected = np.random.random()
+    np.random.seed(3)
+    _, first = statistics.interquartile_means(scores)
+    assert np.random.random() == expected
+    _, second = statistics.interquartile_means(scores)
+    assert first["a"].tolist() == second["a"].tolist()
+
+
+def test_without_rliable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    with pytest.raises(ImportError, match=r"pip install 'sb3_smac\[benchmark\]'"):
+        statistics.interquartile_means({"a": np.zeros((2, 2))})
