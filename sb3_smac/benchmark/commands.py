@@ -1,9 +1,10 @@
 """What the command line does."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +14,8 @@ from sb3_smac.benchmark.run import check
 from sb3_smac.benchmark.settings import known
 from sb3_smac.benchmark.store import Run, Store
 from sb3_smac.benchmark.study import RESULTS, Job, Study, find, load
+
+T = TypeVar("T")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -166,13 +169,15 @@ def tune(options: argparse.Namespace) -> int:
 
 def _study(options: argparse.Namespace) -> Study:
     study = load(find(options.study))
-    chosen = {}
-    for name, there in (("task", study.tasks), ("algorithm", study.entries)):
-        wanted = getattr(options, name, None) or list(there)
-        for each in wanted:
-            known(f"{name} in {study.name}", each, there)
-        chosen[name] = {each: value for each, value in there.items() if each in wanted}
-    return replace(study, tasks=chosen["task"], entries=chosen["algorithm"])
+    tasks = _chosen(f"task in {study.name}", getattr(options, "task", None), study.tasks)
+    entries = _chosen(f"algorithm in {study.name}", getattr(options, "algorithm", None), study.entries)
+    return replace(study, tasks=tasks, entries=entries)
+
+
+def _chosen(what: str, names: Sequence[str] | None, there: Mapping[str, T]) -> dict[str, T]:
+    for name in names or ():
+        known(what, name, there)
+    return {name: value for name, value in there.items() if not names or name in names}
 
 
 def _store(options: argparse.Namespace) -> Store:
