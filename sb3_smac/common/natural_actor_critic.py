@@ -37,6 +37,8 @@ SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCr
 
 # First guess of how far a KL-sized step moves the parameters, at most
 MAX_DISTANCE = 1e6
+# Keeps a quotient of zeros finite
+TINY = 1e-30
 # The last halving of the line search is no step at all
 MAX_HALVINGS = 10
 
@@ -482,7 +484,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         start = flatten(batch.parameters)
 
         def move(step_size: float) -> None:
-            assign(batch.parameters, th.add(start, direction, alpha=step_size))
+            assign(batch.parameters, start, direction, step_size)
 
         if self.target_kl_schedule is None:
             step_size = self.lr_schedule(self._current_progress_remaining)
@@ -544,8 +546,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _predicted_curvature(self, batch: ActorBatch, direction: th.Tensor) -> float:
         """KL / ‖α x‖² of a small step, by the whole empirical Fisher: ``½ xᵀFx / ‖x‖²``, where ``xᵀFx = mean (s_iᵀx)²``."""
-        unit = direction / direction.norm()
-        curvature = 0.5 * batch.scores.product(unit).square().mean().item()
+        squares = batch.scores.product(direction).double().square()
+        curvature = 0.5 * (squares.mean() / direction.dot(direction).double()).item()
         return curvature if 0 < curvature < math.inf else 1.0
 
     def _train_critic(self, rollout: RolloutBufferSamples) -> None:
@@ -563,7 +565,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         gradients = self._critic_gradients(rollout, parameters)
         losses = []
         for _ in range(self.n_critic_updates):
-            for indices in th.randperm(rollout_size).to(self.device).split(batch_size):
+            for indices in th.randperm(rollout_size, device="cpu").to(self.device).split(batch_size):
                 losses.append(gradients(indices))
                 if self.max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
@@ -603,9 +605,10 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._actor_metrics[name].append(value)
 
     def _record_direction(self, batch: ActorBatch, direction: th.Tensor) -> None:
-        self.record_actor("policy_gradient_norm", batch.gradient.norm().item())
-        self.record_actor("natural_gradient_norm", direction.norm().item())
-        self.record_actor("cosine_similarity", F.cosine_similarity(batch.gradient, direction, dim=0).item())
+        norms = batch.gradient.norm().item(), direction.norm().item()
+        self.record_actor("policy_gradient_norm", norms[0])
+        self.record_actor("natural_gradient_norm", norms[1])
+        self.record_actor("cosine_similarity", batch.gradient.dot(direction).item() / max(norms[0] * norms[1], TINY))
         if "score_norm" not in self._actor_metrics:  # of the first batch only: it may cost a backward pass
             self.record_actor("score_norm", batch.scores.mean().norm().item())
 

@@ -31,15 +31,22 @@ def unflatten(vector: th.Tensor, like: Sequence[th.Tensor]) -> list[th.Tensor]:
 
 
 @th.no_grad()
-def assign(parameters: Sequence[th.Tensor], vector: th.Tensor) -> None:
+def assign(
+    parameters: Sequence[th.Tensor], vector: th.Tensor, direction: th.Tensor | None = None, step_size: float = 0.0
+) -> None:
     """
-    Write a vector into parameters, in place.
+    Write a vector into parameters, or ``vector + α direction``, in place and without another vector of that size.
 
     :param parameters: tensors with d entries in all
     :param vector: shape (d,)
+    :param direction: shape (d,); ``None``: nothing is added
+    :param step_size: α
     """
     for parameter, value in zip(parameters, unflatten(vector, parameters), strict=True):
         parameter.copy_(value)
+    if direction is not None:
+        for parameter, value in zip(parameters, unflatten(direction, parameters), strict=True):
+            parameter.add_(value, alpha=step_size)
 
 
 def flat_gradient(

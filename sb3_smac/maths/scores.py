@@ -45,7 +45,6 @@ class Scores:
         self.parameters = parameters
         self.calls = calls
         self.samplewise = samplewise
-        self._mean: th.Tensor | None = None
         self._factored: list[LinearScores | DenseScores | Conv2dScores] | None = None
 
     def __len__(self) -> int:
@@ -105,13 +104,11 @@ class Scores:
 
     def mean(self) -> th.Tensor:
         """
-        The mean score ``s̄ = (1/N) Σ s_i`` (kept after the first time).
+        The mean score ``s̄ = (1/N) Σ s_i``.
 
         :return: shape (d,)
         """
-        if self._mean is None:
-            self._mean = self.weighted_sum(th.full_like(self.log_prob, 1 / len(self)))
-        return self._mean
+        return self.weighted_sum(th.full_like(self.log_prob, 1 / len(self)))
 
     def product(self, vector: th.Tensor) -> th.Tensor:
         """

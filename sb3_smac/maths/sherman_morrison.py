@@ -28,7 +28,8 @@ def sherman_morrison_solve(vector: th.Tensor, update: th.Tensor, damping: float)
             f"vector and update must be one-dimensional and equally long, got shapes {tuple(vector.shape)} "
             f"and {tuple(update.shape)}"
         )
-    return (vector - update * recentring_baseline(vector, update, damping)) / damping
+    # one new vector, whatever d
+    return th.addcmul(vector, update, recentring_baseline(vector, update, damping), value=-1).div_(damping)
 
 
 def recentring_baseline(gradient: th.Tensor, mean_score: th.Tensor, damping: float) -> th.Tensor:

@@ -17,7 +17,8 @@ def random_groups(n_samples: int, rank: int) -> th.Tensor:
     """
     if not 1 <= rank <= n_samples:
         raise ValueError(f"rank must be between 1 and the number of samples, {n_samples}, got {rank!r}")
-    return (th.arange(n_samples) % rank)[th.randperm(n_samples)]
+    # on the CPU: a seed gives the same groups on every device
+    return (th.arange(n_samples, device="cpu") % rank)[th.randperm(n_samples, device="cpu")]
 
 
 class GroupMeans:

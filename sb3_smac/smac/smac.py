@@ -178,7 +178,9 @@ class SMAC(NaturalActorCritic):
         :return: x, shape (d,)
         """
         if self.fisher_rank == 1:
-            return sherman_morrison_solve(batch.gradient, batch.scores.mean(), self.damping)
+            mean_score = batch.scores.mean()
+            self.record_actor("score_norm", mean_score.norm().item())
+            return sherman_morrison_solve(batch.gradient, mean_score, self.damping)
         size = len(batch.scores)
         if batch.weights is not None and self.fisher_rank in ("full", size):
             weights, damping = ridge_weights(batch.scores.gram(), batch.weights, self.damping)
