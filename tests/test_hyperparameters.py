@@ -30,6 +30,8 @@ OUT_OF_RANGE: dict[str, Sequence[Any]] = {
     "max_grad_norm": (0, -1, NAN, INF, "1"),
     "line_search": ("yes", 2, NAN),
     "normalize_advantage": ("yes", None, 2, NAN),
+    "normalize_observations": ("yes", 2, NAN),
+    "normalize_returns": ("yes", 2, NAN),
     "stats_window_size": (-1, 2.5, "3"),
 }
 
@@ -75,6 +77,8 @@ AT_THE_LIMIT: dict[str, Sequence[Any]] = {
     "max_grad_norm": (None, 1e-6, 1e6),
     "line_search": (False, True),
     "normalize_advantage": (False, True, np.bool_(True)),
+    "normalize_observations": (None, False, True, np.bool_(True)),
+    "normalize_returns": (None, False, True, np.bool_(True)),
 }
 
 

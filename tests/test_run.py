@@ -38,6 +38,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "critic_batch_size_none": ({}, {"critic_batch_size": None}),
     "critic_target": ({}, {"critic_target": "monte_carlo"}),
     "normalize_advantage": ({"target_kl": None}, {"normalize_advantage": False}),
+    "normalize_observations": ({}, {"normalize_observations": False}),
+    "normalize_returns": ({}, {"normalize_returns": False}),
     "ent_coef": ({}, {"ent_coef": 0.1}),
     "max_grad_norm": ({"target_kl": None}, {"max_grad_norm": 1e-3}),
     "use_sde": ({}, {"use_sde": True}),
