@@ -33,6 +33,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "target_kl_schedule": ({"target_kl": 0.01}, {"target_kl": "lin_0.01"}),
     "critic_learning_rate": ({}, {"critic_learning_rate": 0.1}),
     "critic_learning_rate_schedule": ({}, {"critic_learning_rate": lambda progress: 1e-3 * progress}),
+    "critic_optimizer": ({}, {"critic_optimizer": "gauss_newton"}),
+    "critic_damping": ({"critic_optimizer": "gauss_newton"}, {"critic_damping": 10.0}),
     "n_critic_updates": ({}, {"n_critic_updates": 3}),
     "critic_batch_size": ({}, {"critic_batch_size": 8}),
     "critic_batch_size_none": ({}, {"critic_batch_size": None}),
