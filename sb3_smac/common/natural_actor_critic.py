@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import explained_variance, update_learning_r
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_smac.common import checks
+from sb3_smac.common import buffers, checks
 from sb3_smac.common.checks import NonFiniteError
 from sb3_smac.common.critic import CriticOptimizer, fit_by_gauss_newton, fit_by_gradients, take
 from sb3_smac.common.normalizer import is_vector
@@ -266,6 +266,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_hyperparameters()
         self._decide_normalization()
+        if self.rollout_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
+            self.rollout_buffer_class = buffers.RolloutBuffer
         policy_kwargs = self.policy_kwargs
         self.policy_kwargs = dict(**policy_kwargs, **self._normalization())
         super()._setup_model()
