@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import matplotlib
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -584,20 +585,23 @@ def grow(axis: str, sizes: Sequence[tuple[int, int]], device: str) -> tuple[list
     :param device: where
     :return: a row per algorithm and size, and what was left out
     """
-    rows, left_out = [], []
-    for name in GROWING:
-        last: tuple[Row, int] | None = None
-        for size, width in sizes:
-            if last is not None:
-                larger = size / last[0]["N"] if axis == "N" else (width / last[1]) ** 2
-                seconds = last[0]["ms"] / 1e3 * larger ** TIME_EXPONENT[axis]
-                memory = last[0]["peak, MB"] * 1e6 * larger ** MEMORY_EXPONENT[axis]
-                if seconds > LONGEST or memory > free_memory(device) / 2:
-                    left_out.append(f"{name} from N = {size}, width {width} ({seconds:.0f} s, {memory / 1e9:.1f} GB expected)")
-                    break
-            last = {"grows": axis, **measure_update(name, size, width, device)}, width
-            rows.append(last[0])
-    return rows, left_out
+    rows: list[Row] = []
+    left_out: dict[str, str] = {}
+    last: dict[str, tuple[Row, int]] = {}
+    for size, width in sizes:
+        for name in GROWING:
+            if name in last:
+                row, last_width = last[name]
+                larger = size / row["N"] if axis == "N" else (width / last_width) ** 2
+                seconds = row["ms"] / 1e3 * larger ** TIME_EXPONENT[axis]
+                memory = row["peak, MB"] * 1e6 * larger ** MEMORY_EXPONENT[axis]
+                if name not in left_out and (seconds > LONGEST or memory > free_memory(device) / 2):
+                    expected = f"{seconds:.0f} s, {memory / 1e9:.1f} GB expected"
+                    left_out[name] = f"{name} from N = {size}, width {width} on ({expected})"
+            if name not in left_out:
+                last[name] = {"grows": axis, **measure_update(name, size, width, device)}, width
+                rows.append(last[name][0])
+    return rows, list(left_out.values())
 
 
 def exponent(rows: Sequence[Row], axis: str, quantity: str) -> float:
@@ -660,8 +664,9 @@ def plot_growth(rows: Sequence[Row], path: Path) -> None:
     panels[1, 1].set_xlabel("transitions N (64x64)")
     panels[0, 0].legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "svg"):
-        figure.savefig(path.with_suffix(f".{ending}"), dpi=150)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sb3_smac"}):  # the same data give the same file
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(path.with_suffix(".png"), dpi=150)
 
 
 def plot_panel(axes: Axes, rows: Sequence[Row], axis: str, quantity: str) -> None:
