@@ -52,6 +52,10 @@ format: $(VENV)/installed ## Format the code
 .PHONY: commit-checks
 commit-checks: format type lint test ## All of it, before a commit
 
+.PHONY: benchmark
+benchmark: $(VENV)/installed ## Measure speed beside SB3's A2C and PPO and sb3-contrib's TRPO (under ten minutes on two cores)
+	$(BIN)/python benchmarks/speed.py
+
 .PHONY: search-defaults
 search-defaults: $(VENV)/installed ## Run what is missing of the search behind the default hyperparameters
 	$(BIN)/python benchmarks/search_defaults.py
