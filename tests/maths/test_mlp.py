@@ -1,5 +1,6 @@
 """A perceptron's derivatives, written out, against autograd in float64."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -121,7 +122,7 @@ def test_parameters_are_read_each_time(network: nn.Sequential) -> None:
     network.load_state_dict({name: 2 * value for name, value in network.state_dict().items()})
     outputs.append(mlp(inputs))
     assert th.equal(outputs[-1], network(inputs))
-    assert not any(th.equal(first, second) for first, second in zip(outputs, outputs[1:], strict=False))
+    assert not any(th.equal(first, second) for first, second in itertools.pairwise(outputs))
 
 
 class OwnLinear(nn.Linear):
