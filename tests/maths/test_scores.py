@@ -145,6 +145,8 @@ def on_batch(policy: ActorCriticPolicy, size: int, samplewise: bool = True) -> S
         if isinstance(space, spaces.Dict)
         else th.cat(batches)
     )
+    if hasattr(policy, "log_std"):
+        policy.log_std.data.uniform_(-1, 0.5)  # at 0, σ and its logarithm move alike
     if policy.use_sde:
         policy.reset_noise()  # in float64
     with LayerRecorder(policy.modules()) as recorder:
