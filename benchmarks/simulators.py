@@ -73,7 +73,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=TASKS, metavar="TASK")
-    parser.add_argument("--n-envs", nargs="+", type=int, default=(1, 8, 32), metavar="N")
+    parser.add_argument("--n-envs", nargs="+", type=int, default=(1, 8), metavar="N")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of one measurement (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="measurements, their median is shown (default: %(default)s)")
     options = parser.parse_args()

@@ -27,7 +27,7 @@ def run(algo: str, env: Any = None, **arguments: Any) -> tuple[dict[str, Any], l
     vec_env = model.get_env()
     assert vec_env is not None
     observations, history = vec_env.reset(), []
-    for _ in range(10):
+    for _ in range(30):
         actions, _ = model.predict(observations)
         observations, rewards, dones, _ = vec_env.step(actions)
         history.append((actions, rewards, dones))

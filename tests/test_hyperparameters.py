@@ -9,7 +9,7 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_smac import SMAC
-from tests.algorithms import NOT_A_COUNT, TABLE, every_algorithm, is_finite, make
+from tests.algorithms import NOT_A_COUNT, NOT_POSITIVE, TABLE, every_algorithm, is_finite, make
 
 NAN, INF = float("nan"), float("inf")
 NOT_A_RATE = (-0.1, NAN, INF, -INF, "0.001", "lin_", "lin_x", "lin_-1", "lin_nan", "linear", None, True, [0.1], lambda _: -1.0)
@@ -23,6 +23,8 @@ OUT_OF_RANGE: dict[str, Sequence[Any]] = {
     "batch_size": (0, -1, 2.5, "8", True, NAN),
     "gamma": (-0.01, 1.01, NAN, INF, "0.9", None, True),
     "gae_lambda": (-0.01, 1.01, NAN, INF, "0.9", None, True),
+    "critic_optimizer": ("Adam", "sgd", "", None, 1),
+    "critic_damping": NOT_POSITIVE,
     "n_critic_updates": NOT_A_COUNT,
     "critic_batch_size": (0, -1, 2.5, "8", NAN),
     "critic_target": ("td", "GAE", "", None, 1),
@@ -30,6 +32,8 @@ OUT_OF_RANGE: dict[str, Sequence[Any]] = {
     "max_grad_norm": (0, -1, NAN, INF, "1"),
     "line_search": ("yes", 2, NAN),
     "normalize_advantage": ("yes", None, 2, NAN),
+    "normalize_observations": ("yes", 2, NAN),
+    "normalize_returns": ("yes", 2, NAN),
     "stats_window_size": (-1, 2.5, "3"),
 }
 
@@ -68,6 +72,8 @@ AT_THE_LIMIT: dict[str, Sequence[Any]] = {
     "batch_size": (None, 1, 32, np.int32(8)),
     "gamma": (0, 1, 0.0, 1.0, np.float32(0.5)),
     "gae_lambda": (0, 1),
+    "critic_optimizer": ("adam", "gauss_newton"),
+    "critic_damping": (1e-6, 1, np.float32(0.5)),
     "n_critic_updates": (1,),
     "critic_batch_size": (None, 1, 10**6),
     "critic_target": ("gae", "monte_carlo"),
@@ -75,6 +81,8 @@ AT_THE_LIMIT: dict[str, Sequence[Any]] = {
     "max_grad_norm": (None, 1e-6, 1e6),
     "line_search": (False, True),
     "normalize_advantage": (False, True, np.bool_(True)),
+    "normalize_observations": (None, False, True, np.bool_(True)),
+    "normalize_returns": (None, False, True, np.bool_(True)),
 }
 
 

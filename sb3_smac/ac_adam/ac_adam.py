@@ -8,6 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import nn
 
+from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
 from sb3_smac.common.parameters import make_optimizer
 from sb3_smac.common.schedules import ScheduleLike
@@ -36,7 +37,11 @@ class ACAdam(NaturalActorCritic):
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
-    :param n_critic_updates: Passes over the rollout when the critic is fitted
+    :param critic_optimizer: How the critic is fitted: ``"adam"`` (or the policy's ``optimizer_class``), minibatch steps, or
+        ``"gauss_newton"``, damped Gauss–Newton steps on the whole rollout in sample space, none of which raises the loss
+    :param critic_damping: Damping λ > 0 of Gauss–Newton
+    :param n_critic_updates: Passes over the rollout when the critic is fitted, or Gauss–Newton steps (fewer, if they no longer
+        lower the loss by 1 %)
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
     :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum
         of rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
@@ -80,6 +85,8 @@ class ACAdam(NaturalActorCritic):
         target_kl: ScheduleLike | None = None,
         line_search: bool = False,
         critic_learning_rate: ScheduleLike = 1e-3,
+        critic_optimizer: CriticOptimizer = "adam",
+        critic_damping: float = 0.1,
         n_critic_updates: int = 10,
         critic_batch_size: int | None = 128,
         critic_target: CriticTarget = "gae",
@@ -111,6 +118,8 @@ class ACAdam(NaturalActorCritic):
             target_kl=target_kl,
             line_search=line_search,
             critic_learning_rate=critic_learning_rate,
+            critic_optimizer=critic_optimizer,
+            critic_damping=critic_damping,
             n_critic_updates=n_critic_updates,
             critic_batch_size=critic_batch_size,
             critic_target=critic_target,

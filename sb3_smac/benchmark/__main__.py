@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int | str:
     for package, extra in NEEDS.items():
         if find_spec(package) is None:
             return f"{package} is not installed: pip install '.[{extra}]' in a checkout of sb3_smac"
+    if getattr(options, "ray", None) and find_spec("ray") is None:
+        return "--ray: Ray is not installed: pip install '.[ray]' in a checkout of sb3_smac"
     from sb3_smac.benchmark import commands
 
     try:

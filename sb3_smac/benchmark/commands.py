@@ -9,7 +9,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sb3_smac.benchmark import executor
+from sb3_smac.benchmark import cluster, executor
 from sb3_smac.benchmark.run import check
 from sb3_smac.benchmark.settings import known
 from sb3_smac.benchmark.store import Run, Store
@@ -50,7 +50,10 @@ def execute(jobs: Sequence[Job], store: Store, options: argparse.Namespace) -> N
         check(job)
     if not jobs:
         return
-    events = executor.execute(jobs, options.workers)
+    if options.ray:
+        events = cluster.execute(jobs, options.ray)
+    else:
+        events = executor.execute(jobs, options.workers)
     console = Console()
     bar = Progress(
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps"),

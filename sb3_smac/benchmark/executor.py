@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from sb3_smac.benchmark.run import failed, prepare_process, run
@@ -32,6 +34,7 @@ class Progress:
 class _Worker:
     process: Any
     connection: Connection
+    output: Path
     job: Job
     started: float
 
@@ -72,7 +75,9 @@ def execute(jobs: Sequence[Job], workers: int) -> Generator[Run | Progress, None
 def _start(job: Job) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there,), daemon=True)
+    file, output = tempfile.mkstemp(prefix="benchmark-", suffix=".log")
+    os.close(file)
+    process = context.Process(target=_work, args=(there, Path(output)), daemon=True)
     environment = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)  # read when NumPy and PyTorch are loaded
     try:
@@ -81,7 +86,7 @@ def _start(job: Job) -> _Worker:
         for name, value in environment.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     there.close()
-    worker = _Worker(process, here, job, 0.0)
+    worker = _Worker(process, here, Path(output), job, 0.0)
     _give(worker, job)
     return worker
 
@@ -102,18 +107,21 @@ def _receive(worker: _Worker) -> Run | Progress:
         code = worker.process.exitcode
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         memory = " (this is how the system ends a process when memory is short)" if name == "SIGKILL" else ""
-        return failed(worker.job, f"The worker process ended by {name}{memory}.", time.perf_counter() - worker.started)
+        printed = worker.output.read_text(errors="replace")[-2000:]
+        reason = f"{printed}\nThe worker process ended by {name}{memory}."
+        return failed(worker.job, reason.strip(), time.perf_counter() - worker.started)
     return Progress(worker.job, outcome) if isinstance(outcome, int) else outcome
 
 
 def _end(worker: _Worker) -> None:
     worker.connection.close()
     worker.process.join()
+    worker.output.unlink(missing_ok=True)
 
 
-def _work(connection: Connection) -> None:
+def _work(connection: Connection, output: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
-    prepare_process()
+    prepare_process(output)
     while True:
         try:
             job = connection.recv()

@@ -9,8 +9,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,9 +48,9 @@ def run(job: Job, progress: Progress = lambda timesteps: None) -> Run:
     :param progress: called about once a second with the timesteps that are done
     :return: the run, finished or failed
     """
-    recorder = None
+    model = recorder = evaluation_env = None
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, open(os.devnull, "w") as devnull, redirect_stdout(devnull):
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
             model, evaluation_env = build(job)
@@ -59,6 +59,7 @@ def run(job: Job, progress: Progress = lambda timesteps: None) -> Run:
             failure = None
         except Exception:
             failure = traceback.format_exc()
+        _close(model, evaluation_env)
     total = time.perf_counter() - start
     messages = sorted({str(warning.message) for warning in caught})
     if recorder is None or failure is not None:
@@ -87,12 +88,16 @@ def check(job: Job) -> None:
     :raises ValueError: if that fails
     """
     try:
-        with open(os.devnull, "w") as devnull, redirect_stdout(devnull), warnings.catch_warnings():
+        with _quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model, evaluation_env = build(job)
     except Exception as error:
         raise ValueError(f"{job.label} on {job.task}: {error}") from error
-    for env in (model.get_env(), evaluation_env):
+    _close(model, evaluation_env)
+
+
+def _close(model: BaseAlgorithm | None, evaluation_env: VecEnv | None) -> None:
+    for env in (model and model.get_env(), evaluation_env):
         if env is not None:
             env.close()
 
@@ -268,10 +273,32 @@ def _revision() -> dict[str, Any] | None:
         return None
 
 
-def prepare_process() -> None:
-    """One thread for PyTorch; what simulators print goes nowhere. For a process that only runs jobs."""
+def prepare_process(output: Path) -> None:
+    """
+    One thread for PyTorch, and one place for what simulators print. For a process that only does runs.
+
+    :param output: file for all that the process prints
+    """
     th.set_num_threads(1)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Simulators print to the file descriptors, past Python."""
     sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
-    os.close(devnull)
+    try:
+        for descriptor in kept:
+            os.dup2(devnull, descriptor)
+        yield
+    finally:
+        os.close(devnull)
+        for descriptor, copy_ in kept.items():
+            os.dup2(copy_, descriptor)
+            os.close(copy_)

@@ -219,7 +219,8 @@ def _describe(candidate: Candidate) -> str:
 def _comment(study: Study, search: Search, scores: dict[Candidate, float], winner: Candidate) -> str:
     others = [f"{scores[candidate]:.4g} by {_describe(candidate)}" for candidate in best(scores, len(scores))[1:]]
     return (
-        f"tuned: {' and '.join(STEP_SIZES)} by `tune {study.name}` ({search.trials} trials, {search.timesteps} timesteps in all);\n"
+        f"tuned: {' and '.join(STEP_SIZES)} by `tune {study.name}`\n"
+        f"# ({search.trials} trials, {search.timesteps} timesteps in all);\n"
         f"# return {scores[winner]:.4g} after {search.rungs[-1]} timesteps" + "".join(f";\n# {other}" for other in others)
     )
 

@@ -20,13 +20,13 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorch
 from stable_baselines3.common.utils import explained_variance, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
-from torch.nn import functional as F
 
 from sb3_smac.common import checks
 from sb3_smac.common.checks import NonFiniteError
+from sb3_smac.common.critic import CriticOptimizer, fit_by_gauss_newton, fit_by_gradients, take
 from sb3_smac.common.normalizer import is_vector
 from sb3_smac.common.parameters import make_optimizer, restored_on_error, split_parameters
-from sb3_smac.common.plain_policy import PlainPolicy, is_samplewise, plain_forward, scale_calls
+from sb3_smac.common.plain_policy import is_samplewise, plain_forward, scale_calls
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NormalizingPolicy
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule
@@ -97,7 +97,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO
     :param critic_learning_rate: Learning rate of the critic's optimizer (same types as ``learning_rate``)
-    :param n_critic_updates: Passes over the rollout when the critic is fitted
+    :param critic_optimizer: How the critic is fitted: ``"adam"`` (or the policy's ``optimizer_class``), minibatch steps, or
+        ``"gauss_newton"``, damped Gauss–Newton steps on the whole rollout in sample space, none of which raises the loss
+    :param critic_damping: Damping λ > 0 of Gauss–Newton
+    :param n_critic_updates: Passes over the rollout when the critic is fitted, or Gauss–Newton steps (fewer, if they no longer
+        lower the loss by 1 %)
     :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
     :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum
         of rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
@@ -150,6 +154,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         target_kl: ScheduleLike | None,
         line_search: bool | None,
         critic_learning_rate: ScheduleLike,
+        critic_optimizer: CriticOptimizer,
+        critic_damping: float,
         n_critic_updates: int,
         critic_batch_size: int | None,
         critic_target: CriticTarget,
@@ -197,6 +203,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.target_kl = target_kl
         self.line_search = line_search
         self.critic_learning_rate = critic_learning_rate
+        self.critic_optimizer = critic_optimizer
+        self.critic_damping = critic_damping
         self.n_critic_updates = n_critic_updates
         self.critic_batch_size = critic_batch_size
         self.critic_target = critic_target
@@ -220,6 +228,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         checks.integer("batch_size", self.batch_size, minimum=1, besides=(None,))
         checks.number("gamma", self.gamma, minimum=0, maximum=1)
         checks.number("gae_lambda", self.gae_lambda, minimum=0, maximum=1)
+        checks.choice("critic_optimizer", self.critic_optimizer, ("adam", "gauss_newton"))
+        checks.number("critic_damping", self.critic_damping, minimum=0, exclusive=True)
         checks.integer("n_critic_updates", self.n_critic_updates, minimum=1)
         checks.integer("critic_batch_size", self.critic_batch_size, minimum=1, besides=(None,))
         checks.choice("critic_target", self.critic_target, ("gae", "monte_carlo"))
@@ -396,7 +406,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         old_distribution: Distribution | None = None
         for start in range(0, rollout_size, batch_size):
             indices = slice(start, start + batch_size)
-            batch = self._actor_batch(_take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
+            batch = self._actor_batch(take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
             if not th.isfinite(batch.gradient).all():
                 raise NonFiniteError(self._explain_actor())
             direction = self.actor_direction(batch)
@@ -552,7 +562,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _train_critic(self, rollout: RolloutBufferSamples) -> None:
         """
-        Fit the critic to the returns by its optimizer; parameters that it shares with the actor stay as they are.
+        Fit the critic to the returns; parameters that it shares with the actor stay as they are.
 
         :param rollout: N transitions
         """
@@ -560,40 +570,14 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         parameters = [parameter for parameter in self.critic_parameters if parameter.requires_grad]
         if not parameters:  # the user froze them all
             return
-        rollout_size = len(rollout.returns)
-        batch_size = self.critic_batch_size or rollout_size
-        gradients = self._critic_gradients(rollout, parameters)
-        losses = []
-        for _ in range(self.n_critic_updates):
-            for indices in th.randperm(rollout_size, device="cpu").to(self.device).split(batch_size):
-                losses.append(gradients(indices))
-                if self.max_grad_norm is not None:
-                    nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-                self.policy.optimizer.step()
-        value_loss = th.stack(losses).mean().item()
+        data = (self.policy, rollout.observations, rollout.returns, parameters, self.n_critic_updates)
+        if self.critic_optimizer == "adam":
+            value_loss = fit_by_gradients(*data, self.critic_batch_size, self.max_grad_norm).item()
+        else:
+            value_loss = fit_by_gauss_newton(*data, self.critic_damping).item()
         if not math.isfinite(value_loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
             raise NonFiniteError(self._explain_critic())
         self.logger.record("train/value_loss", value_loss)
-
-    def _critic_gradients(
-        self, rollout: RolloutBufferSamples, parameters: list[nn.Parameter]
-    ) -> Callable[[th.Tensor], th.Tensor]:
-        """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
-        plain = PlainPolicy.of(self.policy)
-        if plain is not None and set(plain.critic.parameters) == set(parameters):
-            return plain.value_gradients(rollout.observations, rollout.returns)
-
-        # the loss is in the units of the return, its gradients in those of what the critic's last layer is fitted to
-        scale = self.policy.return_scale if isinstance(self.policy, NormalizingPolicy) else 1.0
-
-        def gradients(indices: th.Tensor) -> th.Tensor:
-            values = self.policy.predict_values(_take(rollout.observations, indices)).flatten()
-            loss = F.mse_loss(values, rollout.returns[indices].to(values.dtype))
-            self.policy.optimizer.zero_grad()
-            (loss / scale**2).backward(inputs=parameters)
-            return loss.detach()
-
-        return gradients
 
     def record_actor(self, name: str, value: float) -> None:
         """
@@ -680,10 +664,3 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
         )
-
-
-def _take(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
-    """Some of the observations of a batch, also of a Dict space."""
-    if isinstance(observations, dict):
-        return {key: value[indices] for key, value in observations.items()}
-    return observations[indices]

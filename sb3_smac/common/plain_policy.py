@@ -14,7 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
 from torch import nn
 
-from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer
+from sb3_smac.common.normalizer import CLIP, ObservationNormalizer, ReturnNormalizer
 from sb3_smac.common.policies import NormalizingPolicy
 from sb3_smac.maths import Mlp, ScaleCall, flatten, has_hooks, unflatten
 
@@ -92,12 +92,18 @@ class PlainPolicy:
         self.critic = critic
         self.is_gaussian = type(policy.action_dist) is DiagGaussianDistribution
         self._sb3_forward = policy.forward
-        self._parameters: dict[str, Any] = policy._parameters
-        self._log_std = b""
+        self._action_shape = (-1, *(policy.action_space.shape or ()))
         observations, returns = getattr(policy, "observation_normalizer", None), getattr(policy, "return_normalizer", None)
         self._observation_normalizer = observations if isinstance(observations, ObservationNormalizer) else None
         self._return_normalizer = returns if isinstance(returns, ReturnNormalizer) else None
-        self._action_shape = (-1, *(policy.action_space.shape or ()))
+        normalizers = [each for each in (self._observation_normalizer, self._return_normalizer) if each is not None]
+        # where the tensors are that _update_constants() makes its constants of
+        self._sources: list[tuple[dict[str, Any], str]] = [
+            (each._buffers, name) for each in normalizers for name in ("mean", "var")
+        ]
+        if self.is_gaussian:
+            self._sources.append((policy._parameters, "log_std"))
+        self._state = b""
 
     @classmethod
     def of(cls, policy: ActorCriticPolicy) -> "PlainPolicy | None":
@@ -121,14 +127,6 @@ class PlainPolicy:
         normalizer = self._observation_normalizer
         return (observations.float() if normalizer is None else normalizer.forward(observations)).flatten(start_dim=1)
 
-    def values(self, features: th.Tensor) -> th.Tensor:
-        """
-        :param features: shape (N, in)
-        :return: values in the units of the return, shape (N, 1)
-        """
-        outputs = self.critic(features)
-        return outputs if self._return_normalizer is None else self._return_normalizer.forward(outputs)
-
     def forward(self, obs: th.Tensor, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
         ``policy.forward``: the same numbers, and the same random numbers drawn.
@@ -137,28 +135,50 @@ class PlainPolicy:
         :param deterministic: whether to take the mode instead of a sample
         :return: actions, values and log-probabilities
         """
-        if deterministic or th.is_grad_enabled():
+        if deterministic or th.is_grad_enabled() or not self._update_constants():
             return self._sb3_forward(obs, deterministic)
-        features = self.features(obs)
+        features = self._few_features(obs)
         output = self.actor(features)
         if not np.isfinite(output.numpy()).all():
             return self._sb3_forward(obs)  # which says what is wrong
-        sampled = self._sample_gaussian(output) if self.is_gaussian else self._sample_categorical(output)
-        if sampled is None:
-            return self._sb3_forward(obs)
-        actions, log_prob = sampled
-        return actions, self.values(features), log_prob
+        actions, log_prob = self._sample_gaussian(output) if self.is_gaussian else self._sample_categorical(output)
+        values = self.critic(features)
+        if self._return_normalizer is not None:
+            values = th.from_numpy(self._return_mean + self._return_std * values.numpy())
+        return actions, values, log_prob
 
-    def _sample_gaussian(self, means: th.Tensor) -> tuple[th.Tensor, th.Tensor] | None:
-        """An action of ``torch.distributions.Normal`` per state, in NumPy: for a few numbers it is faster, and as exact."""
-        log_std = self._parameters["log_std"].detach()
-        state = log_std.numpy().tobytes()
-        if state != self._log_std:
-            scale = log_std.exp()
+    def _update_constants(self) -> bool:
+        """Look whether somebody has changed what is the same for all observations; ``False`` if it makes no distribution."""
+        tensors = [tensors[name].detach() for tensors, name in self._sources]
+        state = b"".join([tensor.numpy().tobytes() for tensor in tensors])
+        if state == self._state:
+            return True
+        if self._observation_normalizer is not None:
+            self._observation_mean = self._observation_normalizer.mean.numpy()
+            self._observation_std = self._observation_normalizer.std.numpy()
+        if self._return_normalizer is not None:  # in float32, as torch converts a scalar beside float32 outputs
+            self._return_mean = np.float32(self._return_normalizer.mean.item())
+            self._return_std = np.float32(self._return_normalizer.std.item())
+        if self.is_gaussian:
+            scale = self.policy.log_std.detach().exp()
             if not (th.isfinite(scale) & (scale > 0)).all():
-                return None
+                return False
             self._scale, self._minus_two_variances = scale.numpy(), (-2 * scale**2).numpy()
-            self._log_scale, self._log_std = scale.log().numpy(), state
+            self._log_scale = scale.log().numpy()
+        self._state = state
+        return True
+
+    # For a few numbers NumPy is faster than torch, and arithmetic on floats is exactly the same in both
+
+    def _few_features(self, observations: th.Tensor) -> th.Tensor:
+        """:meth:`features` of a few observations."""
+        if self._observation_normalizer is None:
+            return observations.float().flatten(start_dim=1)
+        normalized = (observations.numpy().astype(np.float32) - self._observation_mean) / self._observation_std
+        return th.from_numpy(np.minimum(np.maximum(normalized, -CLIP), CLIP).astype(np.float32))
+
+    def _sample_gaussian(self, means: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """An action of ``torch.distributions.Normal`` per state."""
         mean = means.numpy()
         action = mean + th.empty_like(means).normal_().numpy() * self._scale
         log_prob = np.square(action - mean) / self._minus_two_variances - self._log_scale - LOG_SQRT_2PI

@@ -1,5 +1,6 @@
 """Policies whose actor and critic share no parameters unless asked to, and that can normalise what they see and predict."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch as th
@@ -76,6 +77,22 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy):
 
     def predict_values(self, obs: PyTorchObs) -> th.Tensor:
         return self.return_normalizer(super().predict_values(self.observation_normalizer(obs)))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """
+        :param state_dict: parameters and buffers
+        :param strict: whether every one must be there, and no other
+        :param assign: as in :meth:`torch.nn.Module.load_state_dict`
+        :return: as in :meth:`torch.nn.Module.load_state_dict`
+        :raises ValueError: if it is strict, and one of the two policies has statistics that the other one has not
+        """
+        for name in ("observation", "return") if strict else ():
+            has, gets = getattr(self, f"normalize_{name}s"), f"{name}_normalizer.mean" in state_dict
+            if bool(has) != gets:
+                raise ValueError(
+                    f"normalize_{name}s must be {gets} for these parameters, which were trained with it, got {has!r}"
+                )
+        return super().load_state_dict(state_dict, strict, assign)
 
     def update_observation_statistics(self, observations: PyTorchObs) -> None:
         """

@@ -3,6 +3,7 @@
 from sb3_smac.maths.conjugate_gradient import ConjugateGradientResult, conjugate_gradient
 from sb3_smac.maths.fisher import FisherVectorProduct
 from sb3_smac.maths.flat import assign, flat_gradient, flatten, unflatten
+from sb3_smac.maths.gauss_newton import GaussNewtonStep, gauss_newton_step
 from sb3_smac.maths.layers import LayerCall, LayerRecorder, ScaleCall
 from sb3_smac.maths.mlp import Mlp, has_hooks
 from sb3_smac.maths.scores import Scores
@@ -12,6 +13,7 @@ from sb3_smac.maths.woodbury import random_groups, ridge_weights, woodbury_weigh
 __all__ = [
     "ConjugateGradientResult",
     "FisherVectorProduct",
+    "GaussNewtonStep",
     "LayerCall",
     "LayerRecorder",
     "Mlp",
@@ -21,6 +23,7 @@ __all__ = [
     "conjugate_gradient",
     "flat_gradient",
     "flatten",
+    "gauss_newton_step",
     "has_hooks",
     "random_groups",
     "recentring_baseline",

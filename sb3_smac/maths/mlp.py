@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch as th
 from torch import nn
 from torch.nn import functional as F
@@ -62,14 +63,22 @@ class Mlp:
                 inputs = activation(inputs)
         return inputs
 
+    @th.no_grad()
     def activations(self, inputs: th.Tensor) -> list[th.Tensor]:
         """
+        Forward, without a graph: equal to calling the network up to rounding.
+
         :param inputs: a_0, shape (N, in)
         :return: the input a_l of every layer and, last, the network's output
         """
         activations = [inputs]
-        for layer in self.layers:
-            activations.append(Mlp([layer])(activations[-1]))
+        for parameters, activation in self._plan:
+            output = F.linear(activations[-1], parameters["weight"], parameters["bias"])
+            if activation is th.tanh:
+                _tanh_(output)
+            elif activation is not None:
+                output = activation(output)
+            activations.append(output)
         return activations
 
     def _slope(self, index: int, output: th.Tensor) -> th.Tensor | None:
@@ -113,7 +122,7 @@ class Mlp:
         for (layer, _), inputs, delta in zip(self.layers, activations, deltas, strict=False):
             gradients.append(delta.T @ inputs)
             if layer.bias is not None:
-                gradients.append(delta.sum(dim=0))
+                gradients.append(delta.T @ delta.new_ones(len(delta)))
         return gradients
 
     def directional_derivative(
@@ -138,6 +147,14 @@ class Mlp:
             moved = tangent if slope is None else tangent.mul_(slope)
         assert moved is not None
         return moved
+
+
+def _tanh_(tensor: th.Tensor) -> None:
+    """tanh in place. On the CPU by NumPy, whose vectorised one takes a fifth of the time of PyTorch's."""
+    if tensor.device.type == "cpu":
+        np.tanh(tensor.numpy(), out=tensor.numpy())
+    else:
+        tensor.tanh_()
 
 
 def has_hooks(module: nn.Module) -> bool:

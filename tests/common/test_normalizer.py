@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from sb3_smac import SMAC
 from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer, RunningMoments
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy
-from tests.algorithms import SampleEnv, every_algorithm, is_same, make, snapshot
+from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_same, make, snapshot
 
 VECTOR = spaces.Box(np.array([-1.0, 100.0, -1e-3]), np.array([1.0, 101.0, 1e-3]), dtype=np.float64)
 IMAGE = spaces.Box(0, 255, (36, 36, 1), np.uint8)
@@ -343,6 +343,17 @@ def test_normalisation_that_is_impossible_is_refused(algo: str) -> None:
             make(algo, sample_env(), sb3_policies.ActorCriticPolicy, **{name: True})
     with pytest.raises(ValueError, match="normalize_observations must be False"):
         CnnPolicy(spaces.Box(0, 255, (1, 36, 36), np.uint8), ACTIONS, lambda _: 1e-3, normalize_observations=True)
+
+
+@every_algorithm
+@pytest.mark.parametrize("name", OFF)
+def test_parameters_that_were_trained_otherwise_are_refused(algo: str, name: str) -> None:
+    """A loaded model cannot be told to drop, or to make up, statistics."""
+    for trained in (False, True):
+        file = io.BytesIO()
+        make(algo, sample_env(), **{name: trained}).save(file)
+        with pytest.raises(ValueError, match=f"{name} must be {trained} for these parameters.*got {not trained}"):
+            TABLE[algo].cls.load(file, **{name: not trained})
 
 
 @every_algorithm
