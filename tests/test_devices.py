@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "single_sample": {"batch_size": 1, "target_kl": None, "line_search": False, "learning_rate": 1e-3},
     "entropy_and_clipping": {"ent_coef": 0.01, "max_grad_norm": 0.5},
     "monte_carlo": {"critic_target": "monte_carlo", "critic_batch_size": None},
+    "gauss_newton": {"critic_optimizer": "gauss_newton"},
     "not_normalized": {"normalize_observations": False, "normalize_returns": False, "normalize_advantage": False},
 }
 
