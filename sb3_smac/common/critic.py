@@ -129,4 +129,4 @@ def fit_by_gauss_newton(
         if not step.loss < (1 - LEAST_PROGRESS) * last:
             break
         last = step.loss
-    return th.as_tensor(step.loss * scale**2)
+    return returns.new_tensor(step.loss * scale**2)

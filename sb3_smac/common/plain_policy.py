@@ -30,6 +30,9 @@ METHODS = (
     "_get_action_dist_from_latent",
 )
 
+# The same of a module
+FORWARDS = {"forward", "forward_actor", "forward_critic"}
+
 # Modules in which no sample of a batch depends on another one, as batch normalisation would make it
 SAMPLEWISE = {
     *(nn.Linear, nn.Conv2d, nn.Flatten, nn.Identity, nn.Dropout, nn.LayerNorm, nn.Sequential, nn.ModuleDict, nn.ModuleList),
@@ -55,7 +58,7 @@ def is_samplewise(policy: ActorCriticPolicy) -> bool:
     :return: whether it is known that no sample of a batch depends on another one, and that layers are only used by being run
     """
     return not has_own_methods(policy) and all(
-        (module is policy or type(module) in SAMPLEWISE) and "forward" not in vars(module) and not has_hooks(module)
+        (module is policy or type(module) in SAMPLEWISE) and not FORWARDS & vars(module).keys() and not has_hooks(module)
         for module in policy.modules()
     )
 
@@ -109,7 +112,7 @@ class PlainPolicy:
         :return: its plain view; ``None`` unless it is an Mlp policy on the CPU with tanh or ReLU, for vector observations and
             Box or Discrete actions, without gSDE, hooks, or methods or modules of its own
         """
-        if has_own_methods(policy) or not _is_plain(policy):
+        if not is_samplewise(policy) or not _is_plain(policy):
             return None
         extractor = policy.mlp_extractor
         actor = Mlp.of([*extractor.policy_net, policy.action_net])
@@ -266,13 +269,15 @@ def _is_plain(policy: ActorCriticPolicy) -> bool:
     space = policy.observation_space
     is_vector = isinstance(space, spaces.Box) and not (policy.normalize_images and is_image_space(space))
     extractors = (policy.features_extractor, policy.pi_features_extractor, policy.vf_features_extractor)
+    normalizers = {getattr(policy, name, None).__class__ for name in ("observation_normalizer", "return_normalizer")}
     return (
         is_vector
         and not policy.use_sde
         and type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
         and type(policy.mlp_extractor) is MlpExtractor
+        and type(policy.mlp_extractor.policy_net) is type(policy.mlp_extractor.value_net) is nn.Sequential
+        and normalizers <= {type(None), nn.Identity, ObservationNormalizer, ReturnNormalizer}
         and all(type(extractor) is FlattenExtractor for extractor in extractors if extractor is not None)
-        and not any(has_hooks(module) or "forward" in vars(module) for module in policy.modules())
         and all(parameter.dtype == th.float32 and parameter.device.type == "cpu" for parameter in policy.parameters())
     )
 

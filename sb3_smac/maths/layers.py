@@ -26,6 +26,11 @@ class LayerCall(NamedTuple):
     output: th.Tensor
     version: int
 
+    @property
+    def moving(self) -> list[nn.Parameter]:
+        """The layer's parameters that require a gradient."""
+        return [parameter for parameter in self.layer.parameters(recurse=False) if parameter.requires_grad]
+
     def is_factored(self, n_samples: int) -> bool:
         """
         :param n_samples: N

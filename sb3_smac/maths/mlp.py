@@ -31,7 +31,8 @@ class Mlp:
     def of(cls, modules: Iterable[nn.Module]) -> "Mlp | None":
         """
         :param modules: modules that run one after the other
-        :return: the same network, or ``None`` if it has other than ``Linear``, ``Tanh`` and ``ReLU`` modules or any has hooks
+        :return: the same network, or ``None`` if it has other than ``Linear``, ``Tanh`` and ``ReLU`` modules, if any has
+            hooks, or if layers share a parameter, whose gradient would be a sum
         """
         layers: list[tuple[nn.Linear, nn.Module | None]] = []
         for module in modules:
@@ -43,7 +44,8 @@ class Mlp:
                 layers[-1] = (layers[-1][0], module)
             else:
                 return None
-        return cls(layers)
+        network = cls(layers)
+        return network if len(set(network.parameters)) == len(network.parameters) else None
 
     @property
     def parameters(self) -> list[nn.Parameter]:

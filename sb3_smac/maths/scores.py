@@ -54,14 +54,17 @@ class Scores:
         """Scores of the recorded layers, by one backward pass (the first time) that stops at their outputs."""
         if self._factored is None:
             layer_calls = [call for call in self.calls if isinstance(call, LayerCall)]
-            runs = Counter(call.layer.weight for call in layer_calls)  # by weight: layers may share one
+            runs = Counter(parameter for call in layer_calls for parameter in call.moving)  # layers may share one
             own = set(self.parameters)
             calls: list[LayerCall | ScaleCall] = [
                 call
                 for call in layer_calls
-                if call.layer.weight in own and runs[call.layer.weight] == 1 and call.is_factored(len(self))
+                if own.issuperset(call.moving)
+                and all(runs[parameter] == 1 for parameter in call.moving)
+                and call.is_factored(len(self))
             ]
-            calls += [call for call in self.calls if isinstance(call, ScaleCall) and call.output.requires_grad]
+            scale_calls = [call for call in self.calls if isinstance(call, ScaleCall)]
+            calls += [call for call in scale_calls if call.parameter in own and call.output.requires_grad]
             gradients: Sequence[th.Tensor] = ()
             if calls:
                 gradients = th.autograd.grad(

@@ -226,14 +226,16 @@ class SMAC(NaturalActorCritic):
             "natural_gradient_norm", float(np.mean(gradient_norms / (self.damping + np.array(steps.squared_norms))))
         )
         self.record_actor("cosine_similarity", 1.0)  # the step and the gradient are multiples of one score
-        self.record_actor("score_norm", steps.squared_norms[0] ** 0.5)
+        self.record_actor("score_norm", float(np.mean(np.sqrt(steps.squared_norms))))
         self.record_actor("step_size", self.lr_schedule(self._current_progress_remaining))
         return old_distribution
 
     def _plain_single_sample(self) -> PlainPolicy | None:
         """The policy's plain view, if the actor's steps are the paper's single-sample ones and nothing else."""
-        is_papers = self.batch_size == 1 and self.target_kl_schedule is None and not self._searches_line
-        if not is_papers or self.max_grad_norm is not None or self.ent_coef > 0:
+        is_papers = self.batch_size == self.fisher_rank == 1 and self.target_kl_schedule is None and not self._searches_line
+        if not is_papers or type(self).actor_direction is not SMAC.actor_direction:  # a subclass has another step
+            return None
+        if self.max_grad_norm is not None or self.ent_coef > 0:
             return None
         plain = PlainPolicy.of(self.policy)
         return plain if plain is not None and plain.is_all(self.actor_parameters) else None

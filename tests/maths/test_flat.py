@@ -37,6 +37,22 @@ def test_unflatten_and_assign_undo_flatten() -> None:
     assert tensors[1].item() == 4
 
 
+@pytest.mark.parametrize("step_size", [0.0, 0.5, -2.0])
+def test_assign_along_a_direction(step_size: float) -> None:
+    """``vector + α direction``, from the vector each time and not from where the last step led."""
+    tensors, vector, direction = parameters(), th.arange(7.0), th.linspace(1, -1, 7)
+    for _ in range(2):
+        assign(tensors, vector, direction, step_size)
+        assert flatten(tensors).tolist() == pytest.approx((vector + step_size * direction).tolist())
+    assert vector.tolist() == list(range(7)) and th.equal(direction, th.linspace(1, -1, 7))
+    assert all(tensor.requires_grad and tensor.is_leaf for tensor in tensors)
+
+
+def test_directions_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"vector must have shape \(7,\)"):
+        assign(parameters(), th.arange(7.0), th.zeros(6), 1.0)
+
+
 @pytest.mark.parametrize("shape", [(6,), (8,), (7, 1), ()])
 def test_wrong_sizes_are_refused_before_anything_is_written(shape: tuple) -> None:
     tensors = parameters()

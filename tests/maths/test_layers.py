@@ -47,6 +47,18 @@ class Tied(nn.Module):
         return self.second(self.first(inputs).tanh())
 
 
+class TiedBias(nn.Module):
+    """Two layers with one bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.bias = self.first.bias
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return self.second(self.first(inputs).tanh())
+
+
 class OverTime(nn.Module):
     """A linear layer that sees two vectors per sample."""
 
@@ -82,6 +94,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "unknown": Scale,
     "twice": Twice,
     "tied": Tied,
+    "tied_bias": TiedBias,
     "over_time": OverTime,
     "normalisation": lambda: nn.LayerNorm(4),
     "convolution": convolution(),
@@ -115,6 +128,36 @@ def test_gram_matrix_is_that_of_the_dense_scores(network: nn.Sequential, recorde
     moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
     dense = jacobian(log_prob, moving)
     assert_close(Scores(log_prob, list(network.parameters()), recorder.calls).gram(), dense @ dense.T, relative=1e-12)
+
+
+@pytest.mark.parametrize("samplewise", [True, False])
+def test_sums_and_products_are_those_of_the_dense_scores(network: nn.Sequential, samplewise: bool) -> None:
+    """By layers where they are recorded and samples are independent, by backward passes otherwise."""
+    parameters = list(network.parameters())
+    with LayerRecorder(network.modules()) as recorder:
+        log_prob = log_probability(network)
+    columns = [jacobian(log_prob, [each]) if each.requires_grad else th.zeros(N, each.numel()) for each in parameters]
+    dense = th.cat(columns, dim=1)  # (N, d)
+    operator = Scores(log_prob, parameters, recorder.calls, samplewise)
+    weights, direction = th.randn(N).double(), th.randn(dense.shape[1]).double()
+    for _ in range(2):  # nothing that is kept is changed
+        assert_close(operator.mean(), dense.mean(dim=0), relative=1e-12)
+        assert_close(operator.weighted_sum(weights), dense.T @ weights, relative=1e-12)
+        assert_close(operator.product(direction), dense @ direction, relative=1e-12)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_layer_of_which_a_part_is_not_the_actors(name: str) -> None:
+    """A parameter that was frozen when the actor's were found, and is not any more, is none of theirs."""
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5)).double()
+    with LayerRecorder(network.modules()) as recorder:
+        log_prob = log_probability(network)
+    parameters = [parameter for parameter in network.parameters() if parameter is not getattr(network[0], name)]
+    dense, operator = jacobian(log_prob, parameters), Scores(log_prob, parameters, recorder.calls)
+    weights, direction = th.randn(N).double(), th.randn(dense.shape[1]).double()
+    assert_close(operator.weighted_sum(weights), dense.T @ weights, relative=1e-12)
+    assert_close(operator.product(direction), dense @ direction, relative=1e-12)
+    assert_close(operator.gram(), dense @ dense.T, relative=1e-12)
 
 
 def test_known_layers_never_form_their_scores(monkeypatch: pytest.MonkeyPatch) -> None:
