@@ -55,3 +55,7 @@ commit-checks: format type lint test ## All of it, before a commit
 .PHONY: search-defaults
 search-defaults: $(VENV)/installed ## Run what is missing of the search behind the default hyperparameters
 	$(BIN)/python benchmarks/search_defaults.py
+
+.PHONY: notebooks
+notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (one to two minutes)
+	$(BIN)/python notebooks/execute.py
