@@ -59,3 +59,7 @@ benchmark: $(VENV)/installed ## Measure speed beside SB3's A2C and PPO and sb3-c
 .PHONY: search-defaults
 search-defaults: $(VENV)/installed ## Run what is missing of the search behind the default hyperparameters
 	$(BIN)/python benchmarks/search_defaults.py
+
+.PHONY: notebooks
+notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (one to two minutes)
+	$(BIN)/python notebooks/execute.py
