@@ -1,4 +1,4 @@
-"""Imports point one way: maths ← common ← algorithms ← zoo, benchmark."""
+"""Imports point one way: maths ← common ← algorithms ← zoo ← benchmark."""
 
 import ast
 import sys
@@ -15,7 +15,7 @@ FILES = {".".join(("sb3_smac", *path.relative_to(ROOT).with_suffix("").parts)): 
 FOLDERS = {".".join(name.split(".")[:2]) for name in FILES if name.count(".") > 1}
 
 ALGORITHM, PACKAGE, COMMAND_LINE = 2, 3, 5
-LAYERS = {"maths": 0, "common": 1, "zoo": 4, "benchmark": 4}
+LAYERS = {"maths": 0, "common": 1, "zoo": 4, "benchmark": 5}
 """Which layer a folder is in; any other folder is an algorithm's. The package names them all, its command line runs them."""
 
 
@@ -82,6 +82,8 @@ def test_the_maths_knows_only_torch(module: str) -> None:
         ("sb3_smac.common.checks", "import sb3_smac", ["sb3_smac"]),
         ("sb3_smac.smac.smac", "from sb3_smac.ac_cg import ACCG", ["sb3_smac.ac_cg.ACCG"]),
         ("sb3_smac.smac.smac", "from sb3_smac.smac import x\nfrom sb3_smac.common import y\nfrom sb3_smac.maths import z", []),
+        ("sb3_smac.benchmark.run", "from sb3_smac.zoo import register", []),
+        ("sb3_smac.zoo.__init__", "from sb3_smac.benchmark import run", ["sb3_smac.benchmark.run"]),
         ("sb3_smac.zoo.__main__", "from sb3_smac import ALGORITHMS\nfrom sb3_smac.zoo import x", []),
         ("sb3_smac.__init__", "from sb3_smac.smac import SMAC", []),
         ("sb3_smac.__init__", "from sb3_smac.zoo import x", ["sb3_smac.zoo.x"] if (ROOT / "zoo").exists() else []),
