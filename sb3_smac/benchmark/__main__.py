@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int | str:
             return f"{package} is not installed: pip install '.[{extra}]' in a checkout of sb3_smac"
     if getattr(options, "ray", None) and find_spec("ray") is None:
         return "--ray: Ray is not installed: pip install '.[ray]' in a checkout of sb3_smac"
-    from sb3_smac.benchmark import commands
-
     try:
+        from sb3_smac.benchmark import commands
+
         return getattr(commands, options.command)(options)
     except ValueError as error:
         return str(error)

@@ -1,5 +1,6 @@
 """Runs on a Ray cluster. Every node needs this package, of the same version."""
 
+import socket
 from collections.abc import Generator, Sequence
 
 import torch as th
@@ -11,6 +12,7 @@ from sb3_smac.benchmark.study import Job
 
 # How often a run starts again when its node or its process dies
 RETRIES = 5
+CONNECTION_SECONDS = 10
 
 
 def execute(jobs: Sequence[Job], address: str) -> Generator[Run | Progress, None, None]:
@@ -25,8 +27,11 @@ def execute(jobs: Sequence[Job], address: str) -> Generator[Run | Progress, None
     import ray
 
     try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if port.isdecimal():  # Ray itself would wait for it without end
+            socket.create_connection((host, int(port)), CONNECTION_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ray.exceptions.RayError) as error:
+    except (OSError, ray.exceptions.RayError) as error:
         raise ValueError(f"--ray: no cluster at {address!r}: {error}") from error
     try:
         remote_run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)

@@ -97,7 +97,7 @@ def check(job: Job) -> None:
 
 
 def _close(model: BaseAlgorithm | None, evaluation_env: VecEnv | None) -> None:
-    for env in (model and model.get_env(), evaluation_env):
+    for env in (None if model is None else model.get_env(), evaluation_env):
         if env is not None:
             env.close()
 

@@ -6,17 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import gymnasium as gym
 import pytest
-
-# Importing the Zoo replaces gymnasium's TimeLimit in the whole process: other tests shall not see that
-TIME_LIMIT = gym.wrappers.TimeLimit
-try:
-    import rl_zoo3  # noqa: F401
-except ImportError:
-    pass
-else:
-    gym.wrappers.TimeLimit = gym.wrappers.common.TimeLimit = TIME_LIMIT
 
 ENVIRONMENT = {
     **os.environ,

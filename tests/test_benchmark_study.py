@@ -1,0 +1,192 @@
+"""Studies: what they resolve to, and how they are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("yaml")
+pytest.importorskip("pandas")
+pytest.importorskip("rl_zoo3")
+
+from sb3_smac.benchmark import settings
+from sb3_smac.benchmark.study import Study, find, load
+from sb3_smac.benchmark.tune import parse
+
+STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
+EXAMPLE = """
+name: example
+algorithms:
+  smac:
+  smac full:
+    algorithm: smac
+    hyperparameters: {fisher_rank: full, gae_lambda: 0.8}
+    tasks: {Pendulum-v1: {gae_lambda: 0.7}}
+  ppo:
+tasks:
+  CartPole-v1:
+  Pendulum-v1: {budget: 50, horizon: 7, hyperparameters: {damping: 1e-1, gae_lambda: 0.6}}
+seeds: 2
+budget: 100
+horizon: 30
+hyperparameters: {damping: 2, gae_lambda: 0.5}
+evaluation: {every: 10, episodes: 1}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Study:
+    return load(write(tmp_path, EXAMPLE))
+
+
+def job(study: Study, label: str, task: str, seed: int = 0) -> Any:
+    (job,) = (job for job in study.jobs if (job.label, job.task, job.seed) == (label, task, seed))
+    return job
+
+
+def test_grid(example: Study) -> None:
+    assert len(example.jobs) == 3 * 2 * 2
+    assert len({job.key for job in example.jobs}) == len(example.jobs)
+    assert [job.task for job in example.jobs] == ["CartPole-v1"] * 6 + ["Pendulum-v1"] * 6
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "name", "value"),
+    [
+        ("smac", "CartPole-v1", "gae_lambda", 0.5),  # the study's, not the Zoo entry's 0.9
+        ("smac", "Pendulum-v1", "gae_lambda", 0.6),  # the task's
+        ("smac full", "CartPole-v1", "gae_lambda", 0.8),  # the algorithm's
+        ("smac full", "Pendulum-v1", "gae_lambda", 0.7),  # the algorithm's on the task
+        ("smac", "CartPole-v1", "damping", 2),
+        ("smac", "Pendulum-v1", "damping", 0.1),  # a number, though YAML 1.1 has it a string
+        ("smac", "CartPole-v1", "normalize", True),  # this package's Zoo entry
+        ("smac", "CartPole-v1", "critic_learning_rate", 1e-3),  # the constructor's default
+        ("ppo", "CartPole-v1", "gae_lambda", 0.5),
+        ("ppo", "CartPole-v1", "clip_range", "lin_0.2"),  # the Zoo's own entry
+        ("ppo", "CartPole-v1", "max_grad_norm", 0.5),
+    ],
+)
+def test_the_last_word_counts(example: Study, label: str, task: str, name: str, value: object) -> None:
+    assert job(example, label, task).hyperparameters[name] == value
+
+
+def test_what_an_algorithm_does_not_have_does_not_reach_it(example: Study) -> None:
+    assert "damping" not in job(example, "ppo", "CartPole-v1").hyperparameters
+
+
+def test_budget_and_horizon(example: Study) -> None:
+    assert (job(example, "smac", "CartPole-v1").budget, job(example, "smac", "Pendulum-v1").budget) == (100, 50)
+    limits = [
+        [
+            wrapper[settings.TIME_LIMIT]["max_episode_steps"]
+            for wrapper in job(example, label, task).hyperparameters["env_wrapper"]
+        ]
+        for label, task in (("smac", "CartPole-v1"), ("smac", "Pendulum-v1"), ("ppo", "CartPole-v1"))
+    ]
+    assert limits == [[30], [7], [30]]  # in place of the Zoo entry's 1000
+
+
+def test_the_key_is_of_the_configuration(tmp_path: Path) -> None:
+    keys = [job.key for job in load(write(tmp_path, EXAMPLE)).jobs]
+    assert keys == [job.key for job in load(write(tmp_path, EXAMPLE.replace("name: example", "name: other"))).jobs]
+    assert keys[0].startswith("smac/CartPole-v1/seed0-")
+    for old, new in (("damping: 2", "damping: 3"), ("horizon: 30", "horizon: 31"), ("every: 10,", "every: 11,")):
+        changed = load(write(tmp_path, EXAMPLE.replace(old, new)))
+        assert changed.jobs[0].key != keys[0], new
+
+
+def test_a_folder_of_zoo_entries_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "entries").mkdir()
+    (tmp_path / "entries" / "smac.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 5, learning_rate: 0.25}")
+    study = load(write(tmp_path, EXAMPLE + "zoo: entries\n"))
+    assert job(study, "smac", "CartPole-v1").hyperparameters["learning_rate"] == 0.25
+    assert job(study, "smac", "CartPole-v1").budget == 100
+    assert job(study, "smac", "Pendulum-v1").hyperparameters["learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("algorithms:", "algoritms:", "there is no key 'algoritms': did you mean 'algorithms'"),
+        ("seeds: 2", "", "seeds is missing"),
+        ("  ppo:", "  pppo:", "algorithms: pppo: there is no algorithm 'pppo': did you mean 'ppo'"),
+        ("algorithm: smac", "algorithm: smack", "algorithms: smac full: there is no algorithm 'smack': did you mean 'smac'"),
+        ("fisher_rank", "fisher_rang", "there is no hyperparameter of smac 'fisher_rang': did you mean 'fisher_rank'"),
+        ("{damping: 2,", "{dampin: 2,", "hyperparameters: there is no hyperparameter 'dampin': did you mean 'damping'"),
+        ("{damping: 1e-1,", "{dampin: 1,", "tasks: Pendulum-v1: hyperparameters: there is no hyperparameter 'dampin'"),
+        ("  CartPole-v1:", "  CartPol-v1:", "there is no environment 'CartPol-v1': did you mean 'CartPole-v1'"),
+        ("  CartPole-v1:", "  CartPole-v7:", "there is no environment 'CartPole-v7': did you mean 'CartPole-v1'"),
+        ("{Pendulum-v1: {", "{Hopper-v4: {", "algorithms: smac full: tasks: there is no key 'Hopper-v4'"),
+        ("{budget: 50", "{budge: 50", "tasks: Pendulum-v1: there is no key 'budge': did you mean 'budget'"),
+        ("{budget: 50", "{budget: -5", "tasks: Pendulum-v1: budget must be None or an integer >= 1, got -5"),
+        ("seeds: 2", "seeds: 0", "seeds must be an integer >= 1, got 0"),
+        ("seeds: 2", "seeds: [1, 1]", "seeds must be a number, or a list of different ones"),
+        ("seeds: 2", "seeds: [-1]", "seeds must be an integer >= 0, got -1"),
+        ("budget: 100", "budget: many", "budget must be an integer >= 1, got 'many'"),
+        ("horizon: 30", "horizon: 0", "horizon must be None or an integer >= 1, got 0"),
+        ("every: 10,", "every: 0,", "evaluation: every must be an integer >= 1, got 0"),
+        ("every: 10,", "", "evaluation: every must be an integer >= 1, got None"),
+        ("name: example", "name: a/b", "name must be letters, digits"),
+        ("  smac full:", "  'smac ':", "makes no folder of its own"),
+        ("name: example", "name: [", "is not a YAML file"),
+        ("budget: 100", "budget: 100\nzoo: nowhere", "zoo must be a folder, got 'nowhere'"),
+        ("evaluation: {every: 10, episodes: 1}", "evaluation: 3", "evaluation must be a mapping of names, got 3"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in EXAMPLE
+    path = write(tmp_path, EXAMPLE.replace(old, new, 1))
+    with pytest.raises(ValueError) as error:
+        load(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_no_entry_for_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "smac.yml").write_text("Pendulum-v1: {policy: MlpPolicy}")
+    monkeypatch.setattr(settings, "HYPERPARAMS", tmp_path)
+    path = write(tmp_path, "{name: x, algorithms: [smac], tasks: [CartPole-v1], seeds: 1, budget: 1}")
+    with pytest.raises(ValueError, match=r"smac has no Zoo entry for CartPole-v1 in .*smac\.yml"):
+        load(path)
+
+
+def test_no_time_limit_to_change(tmp_path: Path) -> None:
+    path = write(tmp_path, "{name: x, algorithms: [smac], tasks: [CliffWalking-v1], seeds: 1, budget: 1, horizon: 5}")
+    with pytest.raises(ValueError, match="horizon: CliffWalking-v1 has no time limit"):
+        load(path)
+
+
+def test_unknown_study_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(STUDIES.parents[1])
+    assert find("smoke").name == "smoke.yml"
+    with pytest.raises(ValueError, match="there is no study file 'smok': did you mean 'smoke'"):
+        find("smok")
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yml")), ids=lambda path: path.stem)
+def test_the_studies_of_the_repository(path: Path) -> None:
+    study = load(path)
+    assert study.name == path.stem
+    assert study.jobs
+
+
+def test_the_papers_protocol() -> None:
+    study = load(STUDIES / "paper.yml")
+    assert len(study.jobs) == 4 * 9 * 5
+    dampings = {"Acrobot-v1": 0.1, "CartPole-v1": 0.1, "Pendulum-v1": 0.1, "Pusher-v5": 0.01, "Humanoid-v4": 0.01}
+    for run in study.jobs:
+        hyperparameters = run.hyperparameters
+        chosen = {name: hyperparameters[name] for name in ("n_steps", "batch_size", "gamma", "gae_lambda", "target_kl")}
+        assert chosen == {"n_steps": 1000, "batch_size": None, "gamma": 0.99, "gae_lambda": 0.9, "target_kl": None}
+        assert hyperparameters["critic_target"] == "monte_carlo"
+        assert hyperparameters["env_wrapper"] == [{settings.TIME_LIMIT: {"max_episode_steps": 1000}}]
+        assert run.budget == (300_000 if "Acrobot CartPole Pendulum".find(run.task[:-3]) >= 0 else 1_000_000)
+        if run.algorithm in ("smac", "accg"):
+            assert hyperparameters["damping"] == dampings.get(run.task, 1.0)
+    assert parse(study).timesteps * 4 * 9 <= 20e6
