@@ -73,6 +73,7 @@ LEARN_TASKS = ("Hopper-v4", "HalfCheetah-v4", "CartPole-v1")
 LEARNERS: dict[str, tuple[type[BaseAlgorithm], dict[str, Any]]] = {
     **{name: STEPS[name] for name in ("SMAC", "SMAC, full", "AC-SGD", "AC-Adam")},
     "AC-CG": (ACCG, {}),
+    "SMAC, one critic step": (SMAC, {"n_critic_updates": 1, "critic_batch_size": None}),
     "A2C": (A2C, {}),
     "PPO": (PPO, {}),
     "TRPO": (TRPO, {}),

@@ -97,13 +97,10 @@ class PlainPolicy:
         self._observation_normalizer = observations if isinstance(observations, ObservationNormalizer) else None
         self._return_normalizer = returns if isinstance(returns, ReturnNormalizer) else None
         normalizers = [each for each in (self._observation_normalizer, self._return_normalizer) if each is not None]
-        # where the tensors are that _update_constants() makes its constants of
-        self._sources: list[tuple[dict[str, Any], str]] = [
-            (each._buffers, name) for each in normalizers for name in ("mean", "var")
-        ]
-        if self.is_gaussian:
-            self._sources.append((policy._parameters, "log_std"))
-        self._state = b""
+        # where the statistics are that _update_constants() makes its constants of
+        self._buffers = [(each._buffers, name) for each in normalizers for name in ("mean", "var")]
+        self._parameters: dict[str, Any] = policy._parameters
+        self._state: tuple[object, ...] | None = None
 
     @classmethod
     def of(cls, policy: ActorCriticPolicy) -> "PlainPolicy | None":
@@ -149,8 +146,10 @@ class PlainPolicy:
 
     def _update_constants(self) -> bool:
         """Look whether somebody has changed what is the same for all observations; ``False`` if it makes no distribution."""
-        tensors = [tensors[name].detach() for tensors, name in self._sources]
-        state = b"".join([tensor.numpy().tobytes() for tensor in tensors])
+        statistics = [buffers[name] for buffers, name in self._buffers]
+        state = (*map(id, statistics), *[each._version for each in statistics])
+        if self.is_gaussian:  # its bytes: users write to `log_std.data`, which counts no version
+            state = (*state, self._parameters["log_std"].detach().numpy().tobytes())
         if state == self._state:
             return True
         if self._observation_normalizer is not None:
