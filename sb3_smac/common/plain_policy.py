@@ -146,7 +146,7 @@ class PlainPolicy:
 
     def _update_constants(self) -> bool:
         """Look whether somebody has changed what is the same for all observations; ``False`` if it makes no distribution."""
-        statistics = [buffers[name] for buffers, name in self._buffers]
+        statistics: list[Any] = [buffers[name] for buffers, name in self._buffers]
         state = (*map(id, statistics), *[each._version for each in statistics])
         if self.is_gaussian:  # its bytes: users write to `log_std.data`, which counts no version
             state = (*state, self._parameters["log_std"].detach().numpy().tobytes())
