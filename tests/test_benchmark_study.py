@@ -1,5 +1,6 @@
 """Studies: what they resolve to, and how they are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ pytest.importorskip("pandas")
 pytest.importorskip("rl_zoo3")
 
 from sb3_smac.benchmark import settings
-from sb3_smac.benchmark.study import Study, find, load
+from sb3_smac.benchmark.study import LATER, Study, find, load
 from sb3_smac.benchmark.tune import parse
 
 STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
@@ -99,6 +100,16 @@ def test_the_key_is_of_the_configuration(tmp_path: Path) -> None:
     for old, new in (("damping: 2", "damping: 3"), ("horizon: 30", "horizon: 31"), ("every: 10,", "every: 11,")):
         changed = load(write(tmp_path, EXAMPLE.replace(old, new)))
         assert changed.jobs[0].key != keys[0], new
+
+
+@pytest.mark.parametrize(("name", "value"), LATER)
+def test_later_arguments_keep_the_keys_of_stored_runs(tmp_path: Path, name: str, value: object) -> None:
+    """As long as they are what those runs were made with, given or not."""
+    job = load(write(tmp_path, EXAMPLE)).jobs[0]
+    assert job.hyperparameters[name] == value == settings.defaults("smac")[name]
+    assert replace(job, hyperparameters={**job.hyperparameters, name: "other"}).key != job.key
+    without = {other: there for other, there in job.hyperparameters.items() if other != name}
+    assert replace(job, hyperparameters=without).key == job.key
 
 
 def test_a_folder_of_zoo_entries_comes_first(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ RESULTS = Path("benchmarks/results")
 KEYS = ("name", "algorithms", "tasks", "seeds", "budget", "horizon", "zoo", "hyperparameters", "evaluation", "tune")
 REQUIRED = ("name", "algorithms", "tasks", "seeds", "budget")
 
+# Arguments that came after results had been kept, at the value with which those were made: there they are no part of a key
+LATER = [("critic_optimizer", "adam"), ("critic_damping", 0.1)]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -77,7 +80,8 @@ class Job:
     @property
     def key(self) -> str:
         """``<label>/<task>/seed<seed>-<hash of the configuration>``."""
-        text = json.dumps(self.configuration, sort_keys=True, default=str)
+        hyperparameters = {name: value for name, value in self.hyperparameters.items() if (name, value) not in LATER}
+        text = json.dumps({**self.configuration, "hyperparameters": hyperparameters}, sort_keys=True, default=str)
         return f"{_slug(self.label)}/{_slug(self.task)}/seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def __str__(self) -> str:
