@@ -1,7 +1,7 @@
 """
 Frames per second of random actions in SB3's DummyVecEnv and SubprocVecEnv and in EnvPool, all with episode statistics.
 
-python benchmarks/simulators.py                                          # the table of the README
+python benchmarks/simulators.py                                          # all tasks, one and eight environments
 python benchmarks/simulators.py --tasks Hopper-v4 --n-envs 8 --seconds 2
 """
 

@@ -106,6 +106,14 @@ def test_observations(algo: str, space: str, value: float) -> None:
 
 
 @every_algorithm
+def test_observations_that_only_float64_holds(algo: str) -> None:
+    """Networks are given float32, in which 1e39 is infinite."""
+    env = FaultyEnv("observation", 45, 1e39)
+    env.observation_space = spaces.Box(-np.inf, np.inf, env.observation_space.shape, np.float64)
+    assert timestep(check_stops(make(algo, env), "observations")) == 45
+
+
+@every_algorithm
 def test_the_timestep_is_the_one_that_returned_the_observation(algo: str) -> None:
     """Whichever check finds it: the policy that acts on it (NaN), or the one of the whole rollout (infinity)."""
     messages = [check_stops(make(algo, FaultyEnv("observation", 45, value)), "observations") for value in (NAN, INF)]

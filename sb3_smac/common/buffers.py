@@ -52,7 +52,7 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
         # NumPy's float32 scalars are much faster than arrays of one
         columns = range(self.n_envs) if self.n_envs == 1 else [slice(None)]
         for column in columns:
-            advantage = 0 * deltas[0, column]
+            advantage = np.zeros_like(deltas[0, column])
             advantages = []
             for delta, factor in zip(reversed(list(deltas[:, column])), reversed(list(factors[:, column])), strict=True):
                 advantage = delta + factor * advantage

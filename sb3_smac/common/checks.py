@@ -124,8 +124,12 @@ def _labelled(name: str, arrays: Any) -> list[tuple[str, Any]]:
 
 
 def _first_non_finite(array: np.ndarray) -> tuple[int, int] | None:
-    """First (step, environment) of an array of shape (n_steps, n_envs, ...) that holds a NaN or an infinity."""
-    if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
+    """First (step, environment) of an array of shape (n_steps, n_envs, ...) that holds a NaN or an infinity, in float32."""
+    if not np.issubdtype(array.dtype, np.floating):
         return None
-    step, env = np.argwhere(~np.isfinite(array))[0][:2]
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32, copy=False))  # what networks are given
+    if finite.all():
+        return None
+    step, env = np.argwhere(~finite)[0][:2]
     return int(step), int(env)

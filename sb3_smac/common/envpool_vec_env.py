@@ -63,6 +63,10 @@ class EnvPoolVecEnv(VecEnv):
         known = set(envpool.make_spec(task_id).config._fields) - RESERVED
         for name in options:
             _known(f"option of EnvPool's {task_id}", name, known)
+        if not 0 <= options.get("num_threads", 0) <= n_envs:  # EnvPool ends the process
+            raise ValueError(
+                f"num_threads must be between 0 (as many as there are) and n_envs, got {options['num_threads']!r}"
+            )
         if "post_constraint" in known:
             # As in Gymnasium with MuJoCo 3: without it, the contact forces that Humanoid-v4 observes are zero
             options = {"post_constraint": True, **options}

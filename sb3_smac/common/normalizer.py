@@ -62,7 +62,7 @@ class ObservationNormalizer(RunningMoments):
         :param observations: shape (N, *shape), of any type
         :return: in float32, same shape
         """
-        # Through float32, which is what a rollout buffer keeps: behaviour and update then see the same to the last bit
+        # Through float32, as Stable-Baselines3 casts observations, whatever type the buffer keeps: all see the same to the bit
         return ((observations.float() - self.mean) / self.std).clamp(-CLIP, CLIP).float()
 
 

@@ -12,11 +12,13 @@ from stable_baselines3.common.distributions import CategoricalDistribution, Diag
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
+from torch.distributions import Normal
 
 from sb3_smac.common.normalizer import CLIP, ObservationNormalizer, ReturnNormalizer
-from sb3_smac.common.policies import NormalizingPolicy
-from sb3_smac.maths import Mlp, ScaleCall, flatten, has_hooks, unflatten
+from sb3_smac.common.policies import FAST_FORWARDS, NormalizingPolicy
+from sb3_smac.maths import Mlp, ScaleCall, flatten, forward_hooks, has_hooks, unflatten
 
 LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
 
@@ -63,15 +65,29 @@ def is_samplewise(policy: ActorCriticPolicy) -> bool:
     )
 
 
+def has_plain_log_std(policy: ActorCriticPolicy) -> bool:
+    """
+    :param policy: any actor-critic policy
+    :return: whether its actions are Gaussian with log-deviations that are a parameter with one entry per dimension
+    """
+    log_std = policy._parameters.get("log_std")
+    distribution = policy.action_dist
+    return (
+        type(distribution) is DiagGaussianDistribution and log_std is not None and log_std.shape == (distribution.action_dim,)
+    )
+
+
 def scale_calls(policy: ActorCriticPolicy, distribution: Distribution) -> list[ScaleCall]:
     """
     :param policy: any actor-critic policy
     :param distribution: its action distribution on a batch, with its graph
     :return: how the standard deviation of Gaussian actions comes from its logarithm; nothing for other policies
     """
-    if type(distribution) is not DiagGaussianDistribution or has_own_methods(policy) or not policy.log_std.requires_grad:
+    gaussian = distribution.distribution
+    if has_own_methods(policy) or not has_plain_log_std(policy) or not policy.log_std.requires_grad:
         return []
-    return [ScaleCall(policy.log_std, distribution.distribution.scale)]
+    assert isinstance(gaussian, Normal)
+    return [ScaleCall(policy.log_std, gaussian.scale)]
 
 
 class PlainPolicy:
@@ -79,7 +95,8 @@ class PlainPolicy:
     The same arithmetic as that of an :class:`~stable_baselines3.common.policies.ActorCriticPolicy`, operation by operation,
     without Modules and torch.distributions, which take most of the time where networks are small and batches are few.
 
-    Parameters are read each time: whoever changes them, here or in the policy, changes both.
+    Parameters and statistics are read each time: whoever changes them in the policy changes them here (but for statistics that
+    are written to by ``.data``, which counts no version: those are read again with the next rollout).
 
     :param policy: policy that :meth:`of` has accepted
     :param actor: from observations to means or logits
@@ -91,7 +108,11 @@ class PlainPolicy:
         self.actor = actor
         self.critic = critic
         self.is_gaussian = type(policy.action_dist) is DiagGaussianDistribution
-        self._sb3_forward = policy.forward
+        extractor = policy.mlp_extractor
+        self._module_dicts = [each._modules for each in (policy, extractor, extractor.policy_net, extractor.value_net)]
+        self._modules = [list(each.values()) for each in self._module_dicts]
+        self._action_dist = policy.action_dist
+        self._hooks = [hooks for each in policy.modules() for hooks in forward_hooks(each)]
         self._action_shape = (-1, *(policy.action_space.shape or ()))
         observations, returns = getattr(policy, "observation_normalizer", None), getattr(policy, "return_normalizer", None)
         self._observation_normalizer = observations if isinstance(observations, ObservationNormalizer) else None
@@ -124,20 +145,27 @@ class PlainPolicy:
         normalizer = self._observation_normalizer
         return (observations.float() if normalizer is None else normalizer.forward(observations)).flatten(start_dim=1)
 
-    def forward(self, obs: th.Tensor, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def is_current(self) -> bool:
+        """Whether the policy still has the modules that this is a view of, and no hooks."""
+        modules = [list(each.values()) for each in self._module_dicts]
+        is_same = modules == self._modules and self.policy.action_dist is self._action_dist
+        return is_same and not any(self._hooks)
+
+    def forward(self, obs: th.Tensor, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor] | None:
         """
         ``policy.forward``: the same numbers, and the same random numbers drawn.
 
         :param obs: observations, shape (n_envs, ...)
         :param deterministic: whether to take the mode instead of a sample
-        :return: actions, values and log-probabilities
+        :return: actions, values and log-probabilities; ``None`` if the policy has to do it by itself: for the mode, with
+            gradients, or to say what is wrong with parameters or observations
         """
         if deterministic or th.is_grad_enabled() or not self._update_constants():
-            return self._sb3_forward(obs, deterministic)
+            return None
         features = self._few_features(obs)
         output = self.actor(features)
         if not np.isfinite(output.numpy()).all():
-            return self._sb3_forward(obs)  # which says what is wrong
+            return None
         actions, log_prob = self._sample_gaussian(output) if self.is_gaussian else self._sample_categorical(output)
         values = self.critic(features)
         if self._return_normalizer is not None:
@@ -272,7 +300,7 @@ def _is_plain(policy: ActorCriticPolicy) -> bool:
     return (
         is_vector
         and not policy.use_sde
-        and type(policy.action_dist) in (DiagGaussianDistribution, CategoricalDistribution)
+        and (has_plain_log_std(policy) or type(policy.action_dist) is CategoricalDistribution)
         and type(policy.mlp_extractor) is MlpExtractor
         and type(policy.mlp_extractor.policy_net) is type(policy.mlp_extractor.value_net) is nn.Sequential
         and normalizers <= {type(None), nn.Identity, ObservationNormalizer, ReturnNormalizer}
@@ -281,19 +309,45 @@ def _is_plain(policy: ActorCriticPolicy) -> bool:
     )
 
 
-@contextmanager
-def plain_forward(policy: nn.Module) -> Iterator[None]:
+class RolloutForward:
     """
-    Within the block, the policy's ``forward`` is the plain one, if there is one.
+    ``policy.forward`` while a rollout is collected: the plain one as long as there is one. The view is taken at the first
+    call, and again when the policy's modules have changed.
 
     :param policy: any policy
     """
-    plain = PlainPolicy.of(policy) if isinstance(policy, ActorCriticPolicy) else None
-    if plain is None:
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self.view: PlainPolicy | None = None
+        self._is_plain = True
+
+    def __call__(self, obs: PyTorchObs, deterministic: bool) -> tuple[th.Tensor, th.Tensor, th.Tensor] | None:
+        """
+        :param obs: observations, shape (n_envs, ...)
+        :param deterministic: whether to take the mode instead of a sample
+        :return: actions, values and log-probabilities; ``None`` if the policy has to do it by itself
+        """
+        if self._is_plain and (self.view is None or not self.view.is_current()):
+            self.view = PlainPolicy.of(self.policy)
+            self._is_plain = self.view is not None
+        if self.view is None:
+            return None
+        return self.view.forward(obs, deterministic)  # type: ignore[arg-type]  # a plain policy has no Dict
+
+
+@contextmanager
+def plain_forward(policy: nn.Module) -> Iterator[None]:
+    """
+    Within the block, a policy of this package computes its ``forward`` by :class:`RolloutForward`.
+
+    :param policy: any policy
+    """
+    if not isinstance(policy, NormalizingPolicy):  # its class would not ask
         yield
         return
-    vars(policy)["forward"] = plain.forward
+    FAST_FORWARDS[policy] = RolloutForward(policy)
     try:
         yield
     finally:
-        del vars(policy)["forward"]
+        del FAST_FORWARDS[policy]

@@ -5,7 +5,7 @@ from sb3_smac.maths.fisher import FisherVectorProduct
 from sb3_smac.maths.flat import assign, flat_gradient, flatten, unflatten
 from sb3_smac.maths.gauss_newton import GaussNewtonStep, gauss_newton_step
 from sb3_smac.maths.layers import LayerCall, LayerRecorder, ScaleCall
-from sb3_smac.maths.mlp import Mlp, has_hooks
+from sb3_smac.maths.mlp import Mlp, forward_hooks, has_hooks
 from sb3_smac.maths.scores import Scores
 from sb3_smac.maths.sherman_morrison import recentring_baseline, sherman_morrison_solve
 from sb3_smac.maths.woodbury import random_groups, ridge_weights, woodbury_weights
@@ -23,6 +23,7 @@ __all__ = [
     "conjugate_gradient",
     "flat_gradient",
     "flatten",
+    "forward_hooks",
     "gauss_newton_step",
     "has_hooks",
     "random_groups",

@@ -157,12 +157,22 @@ def _tanh_(tensor: th.Tensor) -> None:
         tensor.tanh_()
 
 
+def forward_hooks(module: nn.Module) -> list[dict[int, Any]]:
+    """
+    :param module: any module
+    :return: where the hooks of its forward pass are kept, those of all modules included
+    """
+    of_all = [nn.modules.module._global_forward_hooks, nn.modules.module._global_forward_pre_hooks]
+    return [module._forward_hooks, module._forward_pre_hooks, *of_all]
+
+
 def has_hooks(module: nn.Module) -> bool:
     """
     :param module: any module
     :return: whether anything of the user's runs with its forward or backward pass, or with the gradient of a parameter of its
     """
-    hooks: list[Any] = [module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks]
+    hooks: list[Any] = [*forward_hooks(module), module._backward_hooks, module._backward_pre_hooks]
+    hooks += [nn.modules.module._global_backward_hooks, nn.modules.module._global_backward_pre_hooks]
     for parameter in module.parameters(recurse=False):
         hooks += [parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None)]
     return any(hooks)

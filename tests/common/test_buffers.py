@@ -11,6 +11,20 @@ from sb3_smac.common.buffers import RolloutBuffer
 VECTOR = spaces.Box(-1, 1, (3,), np.float64)
 
 
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_an_infinite_reward_spoils_what_it_spoils_in_sb3(n_envs: int) -> None:
+    """And no more: the advantages before it, in its own environment."""
+    advantages = []
+    for buffer_class in (RolloutBuffer, sb3_buffers.RolloutBuffer):
+        buffer = buffer_class(3, VECTOR, spaces.Discrete(2), device="cpu", n_envs=n_envs)
+        for reward in (np.inf, 1.0, 2.0):
+            ones = np.ones(n_envs)
+            buffer.add(np.zeros((n_envs, 3)), ones, np.full(n_envs, reward), 0 * ones, th.zeros(n_envs, 1), th.zeros(n_envs))
+        buffer.compute_returns_and_advantage(th.zeros(n_envs, 1), np.zeros(n_envs, bool))
+        advantages.append(buffer.advantages)
+    assert np.array_equal(*advantages) and np.isfinite(advantages[0][1:]).all()
+
+
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("steps", [1, 2, 50])
 @pytest.mark.parametrize("gamma, gae_lambda", [(0.99, 0.95), (1.0, 1.0), (0.9, 0.0), (0.0, 0.5)])

@@ -315,6 +315,8 @@ def test_closing_ends_the_threads() -> None:
         ({"task_id": 4}, "4 is no task of EnvPool"),
         ({"n_envs": 0}, "n_envs must be an integer >= 1, got 0"),
         ({"n_envs": 2.0}, "n_envs must be an integer >= 1, got 2.0"),
+        ({"num_threads": -3}, "num_threads must be between 0 (as many as there are) and n_envs, got -3"),
+        ({"num_threads": 10**5}, "num_threads must be between 0 (as many as there are) and n_envs, got 100000"),
         ({"seed": -1}, "seed must be None or an integer >= 0, got -1"),
         ({"max_episode_steps": 0}, "max_episode_steps must be None or an integer >= 1, got 0"),
         ({"frame_skp": 2}, "'frame_skp' is no option of EnvPool's Hopper-v4; did you mean 'frame_skip'?"),

@@ -21,8 +21,8 @@ from torch.nn.utils import parametrizations
 from sb3_smac import SMAC, NaturalActorCritic
 from sb3_smac.common import natural_actor_critic
 from sb3_smac.common.parameters import make_optimizer
-from sb3_smac.common.plain_policy import PlainPolicy, is_samplewise, plain_forward, scale_calls
-from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_smac.common.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
+from sb3_smac.common.policies import FAST_FORWARDS, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.trust_region import frozen, mean_kl
 from sb3_smac.maths import FisherVectorProduct, Mlp, flat_gradient, flatten
 from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
@@ -45,7 +45,7 @@ class History(BaseCallback):
         self.plain: set[bool] = set()
 
     def _on_step(self) -> bool:
-        self.plain.add("forward" in vars(self.model.policy))
+        self.plain.add(is_plain(self.model.policy))
         names = ("actions", "clipped_actions", "values", "log_probs", "rewards", "dones", "new_obs")
         step = {name: copy.deepcopy(self.locals[name]) for name in names}
         if self.act is not None:
@@ -53,6 +53,12 @@ class History(BaseCallback):
             step["own"] = self.act(self.model, self.n_calls)
         self.steps.append(step)
         return True
+
+
+def is_plain(policy: nn.Module) -> bool:
+    """Whether the rollout that is being collected takes the plain forward pass."""
+    forward = FAST_FORWARDS.get(policy)
+    return isinstance(forward, RolloutForward) and forward.view is not None
 
 
 @contextlib.contextmanager
@@ -87,7 +93,7 @@ def assert_same_training(
         returns = [(episode["r"], episode["l"]) for episode in model.ep_info_buffer or ()]
         results.append((history.steps, snapshot(model), returns, th.get_rng_state(), np.random.get_state()))
         assert is_finite(model) and not is_same(start["policy"], results[-1][1]["policy"])
-        assert "forward" not in vars(model.policy)
+        assert model.policy not in FAST_FORWARDS
         if len(results) == 2 and not falls_back:
             assert history.plain == {True} and sb3_forward.call_count == 0
         if len(results) == 1:
@@ -123,7 +129,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "wide": {"policy_kwargs": {"net_arch": [4], "log_std_init": 1.1}},
     "not_orthogonal": {"policy_kwargs": {"net_arch": [4], "ortho_init": False}},
     "separate_extractors": {"policy_kwargs": {"net_arch": [4], "share_features_extractor": False}},
-    "sb3s_own_class": {"policy": sb3_policies.ActorCriticPolicy},
     "subclass": {"policy": type("Renamed", (MlpPolicy,), {})},
     "single_sample": {"batch_size": 1, "target_kl": None, "learning_rate": 1e-3},
     "minibatches": {"batch_size": 5, "max_grad_norm": 0.5, "ent_coef": 0.01},
@@ -273,6 +278,58 @@ def test_calls_of_the_policy_in_the_middle_of_a_rollout(call: Callable[..., Any]
     assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space), on_step=call, falls_back=True)
 
 
+def replace_action_net(model: NaturalActorCritic, step: int) -> None:
+    if step == 5:
+        model.policy.action_net = copy.deepcopy(model.policy.action_net)
+        model.policy.action_net.bias.data += 0.3
+
+
+def replace_value_net(model: NaturalActorCritic, step: int) -> None:
+    if step == 5:
+        model.policy.mlp_extractor.value_net = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
+
+
+def replace_activation(model: NaturalActorCritic, step: int) -> None:
+    if step == 5:
+        model.policy.mlp_extractor.policy_net[1] = nn.ReLU()
+
+
+def add_layer(model: NaturalActorCritic, step: int) -> None:
+    if step == 5:
+        model.policy.mlp_extractor.policy_net.append(nn.ELU())
+
+
+def register_hook(model: NaturalActorCritic, step: int) -> None:
+    if step == 5:
+        model.policy.action_net.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+@pytest.mark.parametrize(
+    ("change", "falls_back"),
+    [
+        *((replace_action_net, False), (replace_value_net, False), (replace_activation, False)),
+        *((add_layer, True), (register_hook, True)),
+    ],
+)
+def test_modules_changed_in_the_middle_of_a_rollout(change: Callable[..., None], falls_back: bool) -> None:
+    """At the next step, the plain forward is that of the new modules, or no more."""
+    assert_same_training(sample_model, change, falls_back=falls_back)
+
+
+def test_a_forward_that_a_callback_wraps_stays() -> None:
+    """It is the user's, called at every step from then on."""
+
+    def wrap(model: NaturalActorCritic, step: int) -> None:
+        if step == 5:
+            forward = model.policy.forward
+            model.policy.forward = lambda *args: (calls.append(step), forward(*args))[1]
+
+    calls: list[int] = []
+    model = sample_model()
+    model.learn(48, callback=History(wrap))
+    assert len(calls) == 43 and "forward" in vars(model.policy)
+
+
 def test_copies_and_files_made_in_the_middle_of_a_rollout(tmp_path: Path) -> None:
     """They are whole policies of their own: the original's later life does not reach them."""
 
@@ -286,6 +343,7 @@ def test_copies_and_files_made_in_the_middle_of_a_rollout(tmp_path: Path) -> Non
     model = sample_model()
     model.learn(48, callback=History(keep))
     policy, state = copies[0]
+    assert "forward" not in vars(policy) and PlainPolicy.of(policy) is not None
     files = MlpPolicy.load(tmp_path / "policy"), SMAC.load(tmp_path / "model").policy
     observations = th.rand(4, 3)
     for each in (policy, *files):
@@ -308,39 +366,39 @@ class Interruption(Exception):
 @pytest.mark.parametrize("error", [Interruption, KeyboardInterrupt, ValueError])
 def test_the_policy_is_itself_again_after_an_error(error: type[BaseException]) -> None:
     def fail(model: NaturalActorCritic, step: int) -> None:
-        assert "forward" in vars(model.policy)
+        assert is_plain(model.policy)
         if step == 5:
             raise error
 
     model = sample_model()
     with pytest.raises(error):
         model.learn(32, callback=History(fail))
-    assert "forward" not in vars(model.policy) and model.policy.forward.__func__ is type(model.policy).forward
+    assert model.policy not in FAST_FORWARDS and model.policy.forward.__func__ is type(model.policy).forward
     model.learn(32)
 
 
 def test_the_policy_is_itself_again_after_a_rollout_and_after_a_callback_stops_it() -> None:
     class Stop(BaseCallback):
         def _on_step(self) -> bool:
-            assert "forward" in vars(self.model.policy)
+            assert is_plain(self.model.policy)
             return self.n_calls < 20
 
         def _on_rollout_end(self) -> None:
-            seen.append("forward" in vars(self.model.policy))
+            seen.append(is_plain(self.model.policy))
 
     seen: list[bool] = []
     model = sample_model()
     train = model.train
-    model.train = lambda: (seen.append("forward" in vars(model.policy)), train())  # type: ignore[method-assign]
+    model.train = lambda: (seen.append(is_plain(model.policy)), train())  # type: ignore[method-assign]
     model.learn(64, callback=Stop())
     assert seen[1] is False and model.num_timesteps == 20
-    assert "forward" not in vars(model.policy)
+    assert model.policy not in FAST_FORWARDS
 
 
 def test_what_is_no_actor_critic_policy_is_left_alone() -> None:
     module = nn.Linear(1, 1)
     with plain_forward(module):
-        assert "forward" not in vars(module)
+        assert module not in FAST_FORWARDS
 
 
 # ---------------------------------------------------------------------------------------------------- the forward pass itself
@@ -365,6 +423,16 @@ def plain(policy: sb3_policies.ActorCriticPolicy) -> PlainPolicy:
     return view
 
 
+def in_a_rollout(policy: sb3_policies.ActorCriticPolicy) -> Callable[[th.Tensor], Any]:
+    """The policy's forward pass as a rollout has it."""
+
+    def forward(observations: th.Tensor) -> Any:
+        with plain_forward(policy):
+            return policy.forward(observations)
+
+    return forward
+
+
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 8, 16, 17, 64])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize(
@@ -381,8 +449,7 @@ def test_forward(action_space: spaces.Space, scale: float, n_samples: int) -> No
             th.manual_seed(seed)
             expected, state = policy.forward(observations), th.get_rng_state()
             th.manual_seed(seed)
-            with mock.patch.object(view, "_sb3_forward", None):
-                assert is_same(view.forward(observations), expected)
+            assert is_same(view.forward(observations), expected)
             assert th.equal(th.get_rng_state(), state)
 
 
@@ -392,7 +459,7 @@ def test_extreme_deviations(log_std: float) -> None:
     policy.log_std.data.fill_(log_std)
     results = []
     with th.no_grad(), np.errstate(all="ignore"):
-        for forward in (policy.forward, plain(policy).forward):
+        for forward in (policy.forward, in_a_rollout(policy)):
             th.manual_seed(0)
             results.append([each.nan_to_num(nan=12345.0) for each in forward(th.ones(4, 3))])
     assert is_same(*results)
@@ -404,7 +471,7 @@ def test_deviations_that_torch_refuses(log_std: float) -> None:
     policy = random_policy(BOX)
     policy.log_std.data[1] = log_std
     messages = []
-    for forward in (policy.forward, plain(policy).forward):
+    for forward in (policy.forward, in_a_rollout(policy)):
         with th.no_grad(), pytest.raises(ValueError, match="to satisfy the constraint") as error:
             forward(th.ones(4, 3))
         messages.append(str(error.value))
@@ -415,7 +482,7 @@ def test_deviations_that_torch_refuses(log_std: float) -> None:
 def test_observations_that_are_not_finite(action_space: spaces.Space) -> None:
     policy = random_policy(action_space)
     messages = []
-    for forward in (policy.forward, plain(policy).forward):
+    for forward in (policy.forward, in_a_rollout(policy)):
         with th.no_grad(), pytest.raises(ValueError) as error:
             forward(th.tensor([[1.0, np.nan, 0.0]]))
         messages.append(str(error.value))
@@ -516,6 +583,24 @@ def set_forward(policy: Any) -> None:
     policy.action_net.forward = lambda features: 2 * forward(features)
 
 
+class FixedDeviation(MlpPolicy):
+    """log σ is no parameter."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        log_std = self.log_std.data
+        del self.log_std
+        self.register_buffer("log_std", log_std)
+
+
+class SharedDeviation(MlpPolicy):
+    """One log σ for all dimensions of an action."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.log_std = nn.Parameter(th.zeros(1))
+
+
 OTHERS: dict[str, Callable[[], NaturalActorCritic]] = {
     "gsde": lambda: sample_model(use_sde=True),
     "squashed_gsde": lambda: sample_model(use_sde=True, policy_kwargs={"net_arch": [8], "squash_output": True}),
@@ -537,6 +622,11 @@ OTHERS: dict[str, Callable[[], NaturalActorCritic]] = {
     "tied_weights": with_networks(tie_weights, policy_kwargs={"net_arch": [8, 8, 8]}),
     "forward_actor_of_the_instance": with_networks(set_forward_actor),
     "forward_of_a_layer": with_networks(set_forward),
+    "fixed_deviation": lambda: sample_model(policy=FixedDeviation),
+    "shared_deviation": lambda: sample_model(policy=SharedDeviation),
+    "shared_deviation_of_single_samples": lambda: sample_model(policy=SharedDeviation, batch_size=1, target_kl=None),
+    "shared_deviation_at_full_rank": lambda: sample_model(policy=SharedDeviation, fisher_rank="full"),
+    "shared_deviation_by_conjugate_gradient": lambda: sample_model("accg", policy=SharedDeviation),
     "own_normalizer": with_networks(lambda policy: setattr(policy, "observation_normalizer", nn.Tanh())),
 }
 
