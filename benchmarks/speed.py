@@ -47,7 +47,7 @@ from torch import nn
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
 from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
 from sb3_smac.common.natural_actor_critic import NaturalActorCritic
-from sb3_smac.common.plain_policy import PlainPolicy
+from sb3_smac.common.plain_policy import PlainPolicy, plain_forward
 from sb3_smac.common.policies import NormalizingPolicy
 from sb3_smac.maths import assign, flat_gradient, flatten
 
@@ -431,10 +431,10 @@ def measure_forward(options: argparse.Namespace) -> list[Table]:
                 env.close()
                 if normalized:
                     policy.update_observation_statistics(th.randn(100, *observations.shape[1:]))
-                plain = PlainPolicy.of(policy)
-                assert plain is not None
+                assert PlainPolicy.of(policy) is not None
+                plain = copy.deepcopy(policy)
                 functions = {"SB3": partial(policy.forward, observations), "plain": partial(plain.forward, observations)}
-                with th.no_grad():
+                with th.no_grad(), plain_forward(plain):
                     times = interleaved(functions, 0 if options.quick else 1, turn=0.01)
                 row = {"task": task, "observations": n_envs, "normalised": "yes" if normalized else "no"}
                 rows.append(
