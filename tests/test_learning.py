@@ -30,9 +30,9 @@ def test_cartpole() -> None:
     assert mean >= 400
 
 
-def test_pendulum() -> None:
-    """Random actions get about -1200 in 200 steps. Smooth exploration and several steps a rollout, as for A2C and TRPO."""
-    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=4, seed=0), gamma=0.9)
+def pendulum_return(seed: int) -> float:
+    """Smooth exploration and several steps a rollout, as for A2C and TRPO."""
+    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=4, seed=seed), gamma=0.9)
     model = SMAC(
         "MlpPolicy",
         env,
@@ -44,12 +44,16 @@ def test_pendulum() -> None:
         critic_learning_rate=3e-3,
         use_sde=True,
         sde_sample_freq=4,
-        seed=0,
+        seed=seed,
         device="cpu",
     ).learn(100_000)
     env.training = env.norm_reward = False
-    mean, _ = evaluate_policy(model, env, n_eval_episodes=20)
-    assert mean >= -800
+    return evaluate_policy(model, env, n_eval_episodes=20)[0]
+
+
+def test_pendulum() -> None:
+    """Random actions get about -1200 in 200 steps. The median of three seeds: about one in four does not get there in time."""
+    assert np.median([pendulum_return(seed) for seed in range(3)]) >= -800
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "HalfCheetah-v4"])
