@@ -291,7 +291,7 @@ def test_errors(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_without_rliable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    monkeypatch.setitem(sys.modules, "rliable", None)
     with pytest.raises(ImportError, match=r"sb3_smac\[benchmark\]"):
         write_report(STUDY, all_runs(), tmp_path)
     assert not list(tmp_path.iterdir())

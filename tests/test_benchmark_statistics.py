@@ -171,6 +171,6 @@ def test_the_bootstrap_repeats_and_leaves_numpys_generator_alone() -> None:
 
 
 def test_without_rliable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rliable.library", None)
+    monkeypatch.setitem(sys.modules, "rliable", None)
     with pytest.raises(ImportError, match=r"pip install 'sb3_smac\[benchmark\]'"):
         statistics.interquartile_means({"a": np.zeros((2, 2))})

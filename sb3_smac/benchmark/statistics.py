@@ -199,11 +199,11 @@ def _intervals(
 ) -> tuple[Intervals, Intervals]:
     """Estimates with stratified bootstrap percentile intervals: runs are resampled within each task."""
     try:
-        from rliable.library import get_interval_estimates
+        from rliable import library as rly
     except ImportError as error:
         raise ImportError(f"The report needs rliable ({error}): pip install 'sb3_smac[benchmark]'") from error
     with _seeded():
-        return get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
+        return rly.get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class LayerCall(NamedTuple):
     @property
     def moving(self) -> list[nn.Parameter]:
         """The layer's parameters that require a gradient."""
-        return [parameter for parameter in self.layer.parameters(recurse=False) if parameter.requires_grad]
+        return _moving(self.layer)
 
     def is_factored(self, n_samples: int) -> bool:
         """
@@ -86,7 +86,7 @@ class LinearScores:
 
     def __init__(self, layer: nn.Linear, inputs: th.Tensor, deltas: th.Tensor) -> None:
         self.has_bias = _moves(layer.bias)
-        self.parameters = [layer.weight, layer.bias] if self.has_bias else [layer.weight]
+        self.parameters = _moving(layer)
         self.inputs = inputs
         self.deltas = deltas
 
@@ -177,7 +177,7 @@ class Conv2dScores:
     """
 
     def __init__(self, layer: nn.Conv2d, inputs: th.Tensor, deltas: th.Tensor) -> None:
-        self.parameters = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+        self.parameters = _moving(layer)
         self.layer = layer
         self.inputs = inputs
         self.deltas = deltas
@@ -205,6 +205,10 @@ class Conv2dScores:
         if _moves(layer.bias):
             bias_scores = gradients.sum(dim=2)
             gram.addmm_(bias_scores, bias_scores.T)
+
+
+def _moving(layer: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in layer.parameters(recurse=False) if _moves(parameter)]
 
 
 def _moves(parameter: th.Tensor | None) -> bool:
