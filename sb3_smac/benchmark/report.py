@@ -202,7 +202,7 @@ def _times(report: Report, runs: pd.DataFrame) -> None:
     table = tables.times(report.results, runs)
     report.section(
         "Time",
-        f"Mean over seeds, and ratio to {tables.reference_label(report.results)} ({report.table('time', table)}). Runs side "
+        f"Median over seeds, and ratio to {tables.reference_label(report.results)} ({report.table('time', table)}). Runs side "
         "by side slow each other down: compare what ran alike.",
         "Wall-clock without evaluations, in seconds:",
         markdown(tables.times_text(report.results, table, "wall_clock")),

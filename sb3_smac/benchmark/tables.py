@@ -213,14 +213,14 @@ def _passage(cell: pd.Series) -> str:
 
 def times(results: Results, runs: pd.DataFrame) -> pd.DataFrame:
     """
-    Wall-clock and update times, mean over seeds, and their ratios to the reference's.
+    Wall-clock and update times, medians over seeds, and their ratios to the reference's.
 
     :param results: the runs
     :param runs: of :func:`runs_table`
     :return: columns ``task``, ``label``, ``wall_clock`` and ``update_time`` (seconds), ``update_share``, ``steps_per_second``,
         ``wall_clock_ratio`` and ``update_time_ratio`` (NaN where the reference has no run), ``seeds``
     """
-    table = runs.groupby(["task", "label"], sort=False)[["wall_clock", "update_time", "budget"]].mean()
+    table = runs.groupby(["task", "label"], sort=False)[["wall_clock", "update_time", "budget"]].median()
     table["update_share"] = table["update_time"] / table["wall_clock"]
     table["steps_per_second"] = table.pop("budget") / table["wall_clock"]
     reference = table.xs(reference_label(results), level="label")
