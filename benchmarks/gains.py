@@ -4,8 +4,8 @@ batch: the correlation between the advantages and the changes of the log-probabi
 
     gain(x) = mean(A_i s_iᵀx) / √mean((s_iᵀx)²)
 
-A small step along x of KL divergence δ raises the surrogate objective by gain · √(2δ) standard deviations of the advantages. On
-its own batch that is large, and the larger the less damped the step is, because d parameters fit the noise of N advantages;
+A small step along x of KL divergence δ raises the surrogate objective by gain · √(2δ) standard deviations of the advantages.
+On its own batch that is large, and the larger the less damped the step is, because d parameters fit the noise of N advantages;
 what counts is the rest of the policy's transitions. Every rollout of a fixed policy gives a direction, which is judged on all
 the others.
 
