@@ -15,7 +15,7 @@ import pandas as pd
 from sb3_smac.benchmark import settings
 from sb3_smac.benchmark.store import Run, Store, empty_curve
 from sb3_smac.benchmark.study import Job, Study, load
-from sb3_smac.benchmark.tune import best, parse, score, tune
+from sb3_smac.benchmark.tune import Trial, best, best_trials, parse, score, tune
 
 STUDY = """
 name: tiny
@@ -127,6 +127,34 @@ def test_a_failed_trial_is_the_worst(tmp_path: Path) -> None:
     study, store = write(tmp_path), Store(tmp_path / "trials")
     tune(study, store, FakeRuns(store, failing=2))
     assert settings.read_yaml(tmp_path / "entries" / "smac.yml")["CartPole-v1"]["learning_rate"] != 2
+
+
+def test_finalists_that_break_down_lose(tmp_path: Path) -> None:
+    class BreakingRuns(FakeRuns):
+        def run(self, job: Job) -> Run:
+            run = super().run(job)
+            if job.budget == 1000 and job.label == "smac":
+                run.episodes["return"] -= 1000
+            return run
+
+    study, store = write(tmp_path), Store(tmp_path / "trials")
+    tune(study, store, BreakingRuns(store))
+    text = (tmp_path / "entries" / "smac.yml").read_text()
+    entry = settings.read_yaml(tmp_path / "entries" / "smac.yml")["CartPole-v1"]
+    # of three in the second rung, the two finalists, at 2, lost
+    assert entry["learning_rate"] in (1, 4)
+    assert "after 300 timesteps;\n# -1000 by learning_rate 2, critic_learning_rate 0.001 after 1000;" in text
+    assert settings.read_yaml(tmp_path / "entries" / "acsgd.yml")["CartPole-v1"]["learning_rate"] == 20
+
+
+def test_best_trials() -> None:
+    trials = {
+        (1.0, 1.0): Trial(5, 100),
+        (2.0, 1.0): Trial(5, 1000),
+        (3.0, 1.0): Trial(6, 100),
+        (4.0, 1.0): Trial(-math.inf, 100),
+    }
+    assert best_trials(trials) == [(3.0, 1.0), (2.0, 1.0), (1.0, 1.0), (4.0, 1.0)]
 
 
 def test_other_entries_stay_as_they_are(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ Search of the step sizes: successive halving over a grid, with the same budget f
       seeds: [1000]                     # not the study's
 
 All pairs of the two learning rates train for the first rung's timesteps; the best go on, from the start, to the next rung. A
-trial counts by the mean training return over the last quarter of its timesteps, and least of all if it failed. Idea: K.
-Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization" (https://arxiv.org/abs/1502.07943).
+trial counts by the mean training return over the last quarter of its timesteps, and least of all if it failed. In the end
+every candidate counts by its longest trial: a large fixed step may lead early and break down later, and then one that did not
+go on wins. Idea: K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"
+(https://arxiv.org/abs/1502.07943).
 """
 
 import itertools
@@ -22,6 +24,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -37,6 +40,20 @@ STEP_SIZES = ("learning_rate", "critic_learning_rate")
 FINAL_PART = 0.25
 
 Candidate = tuple[float, float]
+
+
+class Trial(NamedTuple):
+    """
+    The longest trial of a candidate.
+
+    :param score: its :func:`score`, mean over the seeds
+    :param budget: its timesteps
+    """
+
+    score: float
+    budget: int
+
+
 Execute = Callable[[Sequence[Job]], None]
 
 
@@ -163,6 +180,7 @@ def tune(study: Study, store: Store, execute: Execute) -> None:
     study = replace(study, evaluation=None)
     for task in study.tasks:
         left = {label: search.candidates(label, task) for label in study.entries}
+        longest: dict[str, dict[Candidate, Trial]] = {label: {} for label in study.entries}
         for budget, survivors in zip(search.rungs, [*search.survivors, 1], strict=True):
             trials = {
                 label: {candidate: _jobs(study, search, label, task, budget, candidate) for candidate in candidates}
@@ -170,14 +188,18 @@ def tune(study: Study, store: Store, execute: Execute) -> None:
             }
             execute([job for candidates in trials.values() for jobs in candidates.values() for job in jobs])
             scores = {label: _scores(store, candidates) for label, candidates in trials.items()}
+            for label, its_scores in scores.items():
+                longest[label] |= {candidate: Trial(value, budget) for candidate, value in its_scores.items()}
             left = {label: best(scores[label], survivors) for label in left}
-        for label, (winner,) in left.items():
-            if scores[label][winner] == -math.inf:
+        for label, trials_of in longest.items():
+            winner = best_trials(trials_of)[0]
+            value, budget = trials_of[winner]
+            if value == -math.inf:
                 write_entry(study, label, task, None, "untuned: every trial failed")
                 print(f"{label} on {task}: every trial failed")
                 continue
-            write_entry(study, label, task, winner, _comment(study, search, scores[label], winner))
-            print(f"{label} on {task}: {_describe(winner)}, return {scores[label][winner]:.1f} at {search.rungs[-1]} steps")
+            write_entry(study, label, task, winner, _comment(study, search, trials_of, winner))
+            print(f"{label} on {task}: {_describe(winner)}, return {value:.1f} at {budget} steps")
 
 
 def _jobs(study: Study, search: Search, label: str, task: str, budget: int, candidate: Candidate) -> list[Job]:
@@ -212,16 +234,31 @@ def best(scores: dict[Candidate, float], number: int) -> list[Candidate]:
     return sorted(scores, key=lambda candidate: -scores[candidate])[:number]
 
 
+def best_trials(trials: dict[Candidate, Trial]) -> list[Candidate]:
+    """
+    :param trials: longest trial of each candidate
+    :return: the candidates, best first; of equals, the one that was tried for longer, then the one that comes first
+    """
+    return sorted(trials, key=lambda candidate: (-trials[candidate].score, -trials[candidate].budget))
+
+
 def _describe(candidate: Candidate) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in zip(STEP_SIZES, candidate, strict=True))
 
 
-def _comment(study: Study, search: Search, scores: dict[Candidate, float], winner: Candidate) -> str:
-    others = [f"{scores[candidate]:.4g} by {_describe(candidate)}" for candidate in best(scores, len(scores))[1:]]
+def _comment(study: Study, search: Search, trials: dict[Candidate, Trial], winner: Candidate) -> str:
+    value, budget = trials[winner]
+    finalists = (candidate for candidate in best_trials(trials) if trials[candidate].budget == search.rungs[-1])
+    others = (
+        f";\n# {trials[candidate].score:.4g} by {_describe(candidate)}"
+        + (f" after {search.rungs[-1]}" * (budget != search.rungs[-1]))
+        for candidate in finalists
+        if candidate != winner
+    )
     return (
         f"tuned: {' and '.join(STEP_SIZES)} by `tune {study.name}`\n"
         f"# ({search.trials} trials, {search.timesteps} timesteps in all);\n"
-        f"# return {scores[winner]:.4g} after {search.rungs[-1]} timesteps" + "".join(f";\n# {other}" for other in others)
+        f"# return {value:.4g} after {budget} timesteps" + "".join(others)
     )
 
 
@@ -246,4 +283,4 @@ def write_entry(study: Study, label: str, task: str, candidate: Candidate | None
     path.write_text("\n\n".join(text.strip() for text in (header, *entries.values())).lstrip() + "\n", encoding="utf-8")
 
 
-__all__ = ["Search", "best", "parse", "score", "tune", "write_entry"]
+__all__ = ["Search", "Trial", "best", "best_trials", "parse", "score", "tune", "write_entry"]
