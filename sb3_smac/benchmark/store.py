@@ -2,7 +2,8 @@
 Results on disk: one folder per run, written whole or not at all.
 
 ``<root>/<label>/<task>/seed<seed>-<hash>/`` holds ``run.json`` (everything but the curves) and the curves of a finished run as
-``episodes.csv.gz``, ``updates.csv.gz`` and ``evaluations.csv.gz``; the hash is of the run's configuration.
+``episodes.csv.gz``, ``updates.csv.gz`` and ``evaluations.csv.gz``; a curve without rows has no file. The hash is of the run's
+configuration.
 """
 
 import gzip
@@ -169,7 +170,9 @@ class Store:
         partial = folder.parent / f"{PARTIAL}{_OWNER}-{folder.name}"
         partial.mkdir(parents=True)
         for name in CURVES if run.finished else ():
-            _write_curve(partial / f"{name}.csv.gz", getattr(run, name))
+            curve = getattr(run, name)
+            if not curve.empty:  # on disk even an empty file costs a block
+                _write_curve(partial / f"{name}.csv.gz", curve)
         (partial / RECORD).write_text(json.dumps(run.info, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
