@@ -13,6 +13,7 @@ pytest.importorskip("rl_zoo3")
 import pandas as pd
 
 from sb3_smac.benchmark import settings
+from sb3_smac.benchmark.__main__ import main
 from sb3_smac.benchmark.store import Run, Store, empty_curve
 from sb3_smac.benchmark.study import Job, Study, load
 from sb3_smac.benchmark.tune import Trial, best, best_trials, parse, score, tune
@@ -207,3 +208,17 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
     with pytest.raises(ValueError) as error:
         parse(study)
     assert message in str(error.value)
+
+
+def test_of_one_algorithm(tmp_path: Path) -> None:
+    write(tmp_path, STUDY.replace("rungs: [100, 300, 1000]", "rungs: [100]").replace("survivors: [3, 2]", "survivors: []"))
+    path = tmp_path / "tiny.yml"
+    path.write_text(
+        path.read_text().replace("[1000, 1001]", "[1000]").replace("learning_rate: {smac", "learning_rate: {smca", 1)
+    )
+    command = ["tune", str(path), "--results", str(tmp_path / "trials"), "--algorithm", "acsgd", "--task", "CartPole-v1"]
+    assert "there is no key 'smca'" in str(main([*command, "--workers", "1"]))
+    path.write_text(path.read_text().replace("smca", "smac"))
+    assert main([*command, "--workers", "1"]) == 0
+    assert list(settings.read_yaml(tmp_path / "entries" / "acsgd.yml")) == ["CartPole-v1"]
+    assert not (tmp_path / "entries" / "smac.yml").exists()

@@ -161,9 +161,11 @@ def tune(options: argparse.Namespace) -> int:
     :param options: command-line options
     :return: exit status
     """
-    from sb3_smac.benchmark.tune import tune
+    from sb3_smac.benchmark.tune import tune, without
 
     study = _study(options)
+    left_out = set(load(find(options.study)).entries) - set(study.entries)
+    study = replace(study, tune=without(study.tune, left_out))
     store = Store(options.results or RESULTS / f"{study.name}-tune")
     store.clean()
     tune(study, store, lambda jobs: execute(jobs, store, options))

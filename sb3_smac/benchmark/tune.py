@@ -22,9 +22,9 @@ go on wins. Idea: K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identif
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -134,6 +134,17 @@ def parse(study: Study) -> Search:
     if [n_candidates, *search.survivors] != sorted({n_candidates, *search.survivors}, reverse=True):
         raise ValueError(f"tune: survivors must become fewer, from {n_candidates} candidates, got {search.survivors}")
     return search
+
+
+def without(content: dict[str, Any] | None, labels: Collection[str]) -> dict[str, Any] | None:
+    """
+    :param content: a study's ``tune``, unchecked
+    :param labels: labels that are not to be searched
+    :return: the same without their step sizes
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("learning_rate"), dict):
+        return content
+    return content | {"learning_rate": {key: value for key, value in content["learning_rate"].items() if key not in labels}}
 
 
 def _check_study(study: Study) -> None:
@@ -283,4 +294,4 @@ def write_entry(study: Study, label: str, task: str, candidate: Candidate | None
     path.write_text("\n\n".join(text.strip() for text in (header, *entries.values())).lstrip() + "\n", encoding="utf-8")
 
 
-__all__ = ["Search", "Trial", "best", "best_trials", "parse", "score", "tune", "write_entry"]
+__all__ = ["Search", "Trial", "best", "best_trials", "parse", "score", "tune", "without", "write_entry"]
