@@ -14,6 +14,7 @@ from sb3_smac.benchmark.run import check
 from sb3_smac.benchmark.settings import known
 from sb3_smac.benchmark.store import Run, Store
 from sb3_smac.benchmark.study import RESULTS, Job, Study, find, load
+from sb3_smac.benchmark.tune import without
 
 T = TypeVar("T")
 
@@ -161,11 +162,9 @@ def tune(options: argparse.Namespace) -> int:
     :param options: command-line options
     :return: exit status
     """
-    from sb3_smac.benchmark.tune import tune, without
+    from sb3_smac.benchmark.tune import tune
 
     study = _study(options)
-    left_out = set(load(find(options.study)).entries) - set(study.entries)
-    study = replace(study, tune=without(study.tune, left_out))
     store = Store(options.results or RESULTS / f"{study.name}-tune")
     store.clean()
     tune(study, store, lambda jobs: execute(jobs, store, options))
@@ -176,7 +175,7 @@ def _study(options: argparse.Namespace) -> Study:
     study = load(find(options.study))
     tasks = _chosen(f"task in {study.name}", getattr(options, "task", None), study.tasks)
     entries = _chosen(f"algorithm in {study.name}", getattr(options, "algorithm", None), study.entries)
-    return replace(study, tasks=tasks, entries=entries)
+    return replace(study, tasks=tasks, entries=entries, tune=without(study.tune, study.entries.keys() - entries.keys()))
 
 
 def _chosen(what: str, names: Sequence[str] | None, there: Mapping[str, T]) -> dict[str, T]:
