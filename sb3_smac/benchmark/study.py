@@ -44,8 +44,9 @@ RESULTS = Path("benchmarks/results")
 KEYS = ("name", "algorithms", "tasks", "seeds", "budget", "horizon", "zoo", "hyperparameters", "evaluation", "tune")
 REQUIRED = ("name", "algorithms", "tasks", "seeds", "budget")
 
-# Arguments that came after results had been kept, at the value with which those were made: there they are no part of a key
-LATER = [("critic_optimizer", "adam"), ("critic_damping", 0.1)]
+# No part of a key: arguments that came after results had been kept, at the value with which those were made, and what the Zoo takes
+# where an entry does not say it
+IMPLIED = [("critic_optimizer", "adam"), ("critic_damping", 0.1), ("n_envs", 1)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Job:
     @property
     def key(self) -> str:
         """``<label>/<task>/seed<seed>-<hash of the configuration>``."""
-        hyperparameters = {name: value for name, value in self.hyperparameters.items() if (name, value) not in LATER}
+        hyperparameters = {name: value for name, value in self.hyperparameters.items() if (name, value) not in IMPLIED}
         text = json.dumps({**self.configuration, "hyperparameters": hyperparameters}, sort_keys=True, default=str)
         return f"{_slug(self.label)}/{_slug(self.task)}/seed{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
