@@ -115,7 +115,7 @@ def test_saved_outputs(name: str) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
     assert all(cell.metadata == {} for cell in notebook.cells)
-    assert NOTEBOOKS[name].stat().st_size < 700_000
+    assert NOTEBOOKS[name].stat().st_size < 600_000
     assert outputs(notebook)
     for output in outputs(notebook):
         assert output.output_type != "error" and output.get("name") != "stderr"

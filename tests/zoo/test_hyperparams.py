@@ -30,12 +30,10 @@ ZOO_KEYS = {
     *("n_envs", "n_timesteps", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper"),
     *("env_kwargs", "monitor_kwargs", "callback"),
 }
-STEP_SIZES = {"learning_rate", "critic_learning_rate", "target_kl"}
-every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
-
-
 # Their settings were searched; they are not the paper's
 TUNED = {"smac": {f"{name}-v{v}" for name in ("HalfCheetah", "Hopper", "Walker2d") for v in (4, 5)}}
+STEP_SIZES = {"learning_rate", "critic_learning_rate", "target_kl"}
+every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
 
 
 def entries_of(algo: str) -> dict[str, dict[str, Any]]:
@@ -54,7 +52,7 @@ def test_every_value_is_accepted(algo: str) -> None:
     for entry in {id(entry): entry for entry in entries_of(algo).values()}.values():
         arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS}
         if "policy_kwargs" in arguments:  # Python, as the Zoo has it
-            arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"nn": nn, "dict": dict})
+            arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"nn": nn})
         ALGORITHMS[algo](env="CartPole-v1", **arguments)
 
 
