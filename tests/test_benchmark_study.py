@@ -182,6 +182,12 @@ def test_unknown_study_file(monkeypatch: pytest.MonkeyPatch) -> None:
         find("smok")
 
 
+def test_study_file_outside_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="there is no study file 'smoke', nor a folder benchmarks.studies here"):
+        find("smoke")
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yml")), ids=lambda path: path.stem)
 def test_the_studies_of_the_repository(path: Path) -> None:
     study = load(path)

@@ -202,6 +202,8 @@ def find(study: str) -> Path:
     for path in (Path(study), STUDIES / f"{study}.yml"):
         if path.is_file():
             return path
+    if not STUDIES.is_dir():
+        raise ValueError(f"there is no study file {study!r}, nor a folder {STUDIES} here: give a path, or start in the repository")
     names = [path.stem for path in sorted(STUDIES.glob("*.yml"))]
     settings.known("study file", study, names)
     raise AssertionError  # known() has raised
