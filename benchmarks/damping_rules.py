@@ -1,11 +1,11 @@
 """
-Does a rule that adapts the damping λ of the full rank learn better than a fixed λ? Two rules, in the setting of the study ladder:
+Does a rule that adapts the damping λ of the full rank learn better than a fixed λ? Two rules, in the setting of the ladder:
 
-- Levenberg–Marquardt: after each step, compare its KL divergence with what the empirical Fisher predicted, ½ α² xᵀF̂x. More than
-  a quarter above: λ × 1.5, for the Fisher of a thousand scores does not know the direction x. Less than a tenth above: λ / 1.5.
+- Levenberg–Marquardt: after each step, compare its KL divergence with what the empirical Fisher predicted, ½ α² xᵀF̂x. Over a
+  quarter more: λ × 1.5, for the Fisher of a thousand scores does not know the direction x. Less than a tenth more: λ / 1.5.
 - cross-validation: the changes of the log-probabilities along the direction are a ridge regression of the advantages on the
-  scores, with penalty λ. Every rollout is predicted in eight parts, each from the other seven, for several λ; the step takes the
-  λ whose predictions correlate best with the advantages, averaged over about fifty rollouts.
+  scores, with penalty λ. Every rollout is predicted in eight parts, each from the other seven, for several λ; the step takes
+  the λ whose predictions correlate best with the advantages, averaged over about fifty rollouts.
 
 Finished runs are rows of a CSV file; running it again adds what is missing, then prints the table of the README:
 
