@@ -4,7 +4,7 @@ Does a rule that adapts the damping λ of the full rank learn better than a fixe
 - Levenberg–Marquardt: after each step, compare its KL divergence with what the empirical Fisher predicted, ½ α² xᵀF̂x. Over a
   quarter more: λ × 1.5, for the Fisher of a thousand scores does not know the direction x. Less than a tenth more: λ / 1.5.
 - cross-validation: the changes of the log-probabilities along the direction are a ridge regression of the advantages on the
-  scores, with penalty λ. Every rollout is predicted in eight parts, each from the other seven, for several λ; the step takes
+  scores, with penalty λ. Every rollout is predicted in four parts, each from the other three, for several λ; the step takes
   the λ whose predictions correlate best with the advantages, averaged over about fifty rollouts.
 
 Finished runs are rows of a CSV file; running it again adds what is missing, then prints the table of the README:
@@ -71,7 +71,7 @@ class CrossValidation(Fixed):
     """λ by how well the advantages of a part of the rollout are predicted from the others."""
 
     GRID = (0.1, 0.3, 1.0, 3.0, 10.0)
-    PARTS = 8
+    PARTS = 4
     DECAY = 0.98
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,8 +92,8 @@ class CrossValidation(Fixed):
         for part in np.array_split(np.arange(size), self.PARTS):  # the batch is shuffled
             others = np.setdiff1d(np.arange(size), part)
             weights, _ = ridge_weights(gram[np.ix_(others, others)], advantages[others] / len(others), damping)
-            prediction = gram[np.ix_(part, others)] @ weights
-            product += prediction.dot(advantages[part]).item() / size
+            prediction = gram[np.ix_(part, others)].to(weights.dtype) @ weights
+            product += prediction.dot(advantages[part].to(weights.dtype)).item() / size
             square += prediction.square().sum().item() / size
         return product, square
 
