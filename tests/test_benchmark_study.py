@@ -184,7 +184,7 @@ def test_unknown_study_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_study_file_outside_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="there is no study file 'smoke', nor a folder benchmarks.studies here"):
+    with pytest.raises(ValueError, match=r"there is no study file 'smoke', nor a folder benchmarks.studies here"):
         find("smoke")
 
 

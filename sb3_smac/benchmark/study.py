@@ -44,8 +44,8 @@ RESULTS = Path("benchmarks/results")
 KEYS = ("name", "algorithms", "tasks", "seeds", "budget", "horizon", "zoo", "hyperparameters", "evaluation", "tune")
 REQUIRED = ("name", "algorithms", "tasks", "seeds", "budget")
 
-# No part of a key: arguments that came after results had been kept, at the value with which those were made, and what the Zoo takes
-# where an entry does not say it
+# No part of a key: arguments that came after results had been kept, at the value with which those were made, and what the Zoo
+# takes where an entry does not say it
 IMPLIED = [("critic_optimizer", "adam"), ("critic_damping", 0.1), ("n_envs", 1)]
 
 
@@ -203,7 +203,7 @@ def find(study: str) -> Path:
         if path.is_file():
             return path
     if not STUDIES.is_dir():
-        raise ValueError(f"there is no study file {study!r}, nor a folder {STUDIES} here: give a path, or start in the repository")
+        raise ValueError(f"there is no study file {study!r}, nor a folder {STUDIES} here: give a path")
     names = [path.stem for path in sorted(STUDIES.glob("*.yml"))]
     settings.known("study file", study, names)
     raise AssertionError  # known() has raised

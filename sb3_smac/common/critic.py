@@ -111,21 +111,23 @@ def fit_by_gauss_newton(
     def outputs() -> th.Tensor:
         return policy.predict_values(observations).flatten() / scale
 
+    def linearize() -> Scores:
+        with LayerRecorder(policy.modules()) as recorder:
+            values = outputs()
+        return Scores(values, parameters, recorder.calls, samplewise)
+
     @th.no_grad()
     def loss() -> float:
         return (targets - outputs()).square().mean().item()
 
     last = float("inf")
     for _ in range(n_steps):
-        with LayerRecorder(policy.modules()) as recorder:
-            values = outputs()
         start = flatten(parameters)
 
         def move(displacement: th.Tensor | None, start: th.Tensor = start) -> None:
             assign(parameters, start, displacement, step_size=1.0)
 
-        jacobian = Scores(values, parameters, recorder.calls, samplewise)
-        step = gauss_newton_step(jacobian, (targets - values).detach(), damping, move, loss)
+        step = gauss_newton_step(linearize, targets, damping, move, loss)
         if not step.loss < (1 - LEAST_PROGRESS) * last:
             break
         last = step.loss

@@ -9,26 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-
-def reached_parameters(output: th.Tensor) -> set[th.Tensor]:
-    """
-    The leaf tensors that ``output`` was computed from and that require a gradient.
-
-    :param output: any tensor
-    :return: the leaves of its autograd graph
-    """
-    leaves: set[th.Tensor] = set()
-    visited = set()
-    pending = [output.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if hasattr(node, "variable"):  # AccumulateGrad: a leaf
-            leaves.add(node.variable)
-        pending.extend(next_node for next_node, _ in node.next_functions)
-    return leaves
+from sb3_smac.maths import leaf_uses
 
 
 def split_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -55,7 +36,7 @@ def split_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], lis
         policy.get_distribution(observation)  # the policy keeps its last distribution: not one with a graph
     policy.set_training_mode(was_training)
 
-    of_actor, of_critic = reached_parameters(log_prob), reached_parameters(values)
+    of_actor, of_critic = leaf_uses(log_prob), leaf_uses(values)
     actor = [parameter for parameter in policy.parameters() if parameter in of_actor]
     critic = [parameter for parameter in policy.parameters() if parameter in of_critic and parameter not in of_actor]
     for name, own in (("actor", actor), ("critic", critic)):

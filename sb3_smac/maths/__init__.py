@@ -2,7 +2,7 @@
 
 from sb3_smac.maths.conjugate_gradient import ConjugateGradientResult, conjugate_gradient
 from sb3_smac.maths.fisher import FisherVectorProduct
-from sb3_smac.maths.flat import assign, flat_gradient, flatten, unflatten
+from sb3_smac.maths.flat import assign, flat_gradient, flatten, leaf_uses, unflatten
 from sb3_smac.maths.gauss_newton import GaussNewtonStep, gauss_newton_step
 from sb3_smac.maths.layers import LayerCall, LayerRecorder, ScaleCall
 from sb3_smac.maths.mlp import Mlp, forward_hooks, has_hooks
@@ -26,6 +26,7 @@ __all__ = [
     "forward_hooks",
     "gauss_newton_step",
     "has_hooks",
+    "leaf_uses",
     "random_groups",
     "recentring_baseline",
     "ridge_weights",

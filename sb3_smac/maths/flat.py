@@ -1,5 +1,6 @@
 """Parameters as one vector: a list of tensors of any shapes seen as a point of R^d."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch as th
@@ -87,3 +88,27 @@ def flat_gradient(
             for parameter in parameters
         ]
     )
+
+
+def leaf_uses(output: th.Tensor) -> Counter[th.Tensor]:
+    """
+    The leaf tensors that ``output`` was computed from and that require a gradient, and how many operations use each.
+
+    :param output: any tensor
+    :return: the leaves of its autograd graph, counted
+    """
+    uses: Counter[th.Tensor] = Counter()
+    visited = set()
+    pending = [output.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        for next_node, _ in node.next_functions:
+            leaf = getattr(next_node, "variable", None)  # of AccumulateGrad
+            if leaf is not None:
+                uses[leaf] += 1
+            else:
+                pending.append(next_node)
+    return uses

@@ -26,8 +26,8 @@ class GaussNewtonStep(NamedTuple):
 
 
 def gauss_newton_step(
-    jacobian: Scores,
-    residuals: th.Tensor,
+    linearize: Callable[[], Scores],
+    targets: th.Tensor,
     damping: float,
     move: Callable[[th.Tensor | None], None],
     loss: Callable[[], float],
@@ -42,20 +42,25 @@ def gauss_newton_step(
     the same solve as that of the whole-batch Fisher, with J in the place of the scores. A step that raises the loss is not
     taken: λ is multiplied by 10 until it does not (Levenberg, 1944; Marquardt, 1963), five times at most.
 
-    :param jacobian: J (N, p) of the outputs, as a linear operator
-    :param residuals: r, shape (N,)
+    :param linearize: J (N, p) of the outputs at the parameters as they are, as a linear operator; it is asked again after a
+        step that was not taken, because a graph does not survive that its parameters were written to
+    :param targets: t, shape (N,)
     :param damping: λ > 0
     :param move: sets the parameters to where they were plus a displacement of shape (p,); ``None``: where they were
     :param loss: mean squared residual at the parameters as they are
     :return: the loss after the step, and its damping
     """
+    jacobian = linearize()
+    residuals = targets - jacobian.log_prob.detach()
     gram, before = jacobian.gram(), residuals.square().mean().item()
-    for _ in range(MAX_TRIES):
+    for attempt in range(MAX_TRIES):
+        if attempt > 0:
+            move(None)
+            jacobian, damping = linearize(), damping * DAMPING_FACTOR
         weights, damping = ridge_weights(gram, residuals / len(residuals), damping)
         move(jacobian.weighted_sum(weights))
         after = loss()
         if after <= before:
             return GaussNewtonStep(after, damping)
-        damping *= DAMPING_FACTOR
     move(None)
     return GaussNewtonStep(before, float("inf"))

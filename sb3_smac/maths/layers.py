@@ -1,12 +1,15 @@
 """Per-sample gradients of layers in factored form: what they need is kept while the network runs forward."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional as F
+
+from sb3_smac.maths.mlp import has_hooks
 
 RECORDED_LAYERS = (nn.Linear, nn.Conv2d)
 
@@ -17,14 +20,14 @@ class LayerCall(NamedTuple):
 
     :param layer: the layer
     :param inputs: its input, shape (N, ...)
-    :param output: its output with its graph, shape (N, ...)
-    :param version: version counter of the output when it left the layer; another one later means that it was overwritten
+    :param output: where its output is in the graph, whether or not it is overwritten later; ``None`` if it is in none
+    :param size: how many numbers its output has
     """
 
     layer: nn.Linear | nn.Conv2d
     inputs: th.Tensor
-    output: th.Tensor
-    version: int
+    output: GradientEdge | None
+    size: int
 
     @property
     def moving(self) -> list[nn.Parameter]:
@@ -37,13 +40,7 @@ class LayerCall(NamedTuple):
         :return: whether the score of sample i is a product of the i-th input and the i-th output gradient alone
         """
         n_dimensions = 2 if isinstance(self.layer, nn.Linear) else 4
-        return (
-            self.layer.weight.requires_grad
-            and self.output.requires_grad
-            and self.inputs.ndim == n_dimensions
-            and len(self.inputs) == n_samples
-            and self.output._version == self.version
-        )
+        return self.layer.weight.requires_grad and self.inputs.ndim == n_dimensions and len(self.inputs) == n_samples
 
     def scores(self, output_gradients: th.Tensor) -> "LinearScores | Conv2dScores":
         """
@@ -60,18 +57,23 @@ class ScaleCall(NamedTuple):
     A parameter that every sample sees alike, as the exponential ``exp(ρ)``: the logarithm of a standard deviation.
 
     :param parameter: ρ, shape (k,)
-    :param output: ``exp(ρ)`` with its graph, one row per sample, shape (N, k)
+    :param values: ``exp(ρ)`` with its graph, one row per sample, shape (N, k)
     """
 
     parameter: nn.Parameter
-    output: th.Tensor
+    values: th.Tensor
+
+    @property
+    def output(self) -> GradientEdge | None:
+        """Where the values are in the graph."""
+        return gradient_edge(self.values)
 
     def scores(self, output_gradients: th.Tensor) -> "DenseScores":
         """
         :param output_gradients: gradient of the log-probabilities with respect to the output, shape (N, k)
         :return: the scores of the parameter, by the chain rule through exp
         """
-        return DenseScores(self.parameter, output_gradients * self.output.detach())
+        return DenseScores(self.parameter, output_gradients * self.values.detach())
 
 
 class LinearScores:
@@ -217,7 +219,9 @@ def _moves(parameter: th.Tensor | None) -> bool:
 
 class LayerRecorder:
     """
-    Keeps inputs and outputs of every ``Linear`` and ``Conv2d`` layer that runs inside its ``with`` block.
+    Keeps inputs and outputs of every ``Linear`` and ``Conv2d`` layer that runs inside its ``with`` block, but for layers that
+    are not what they seem: those with hooks (which may change weights or outputs, as ``weight_norm`` does) and those whose
+    weight is not a parameter.
 
     For such layers the score of a sample is an outer product (or, for convolutions, a sum of some), so that sums and Gram
     matrices of scores never need the scores themselves.
@@ -227,11 +231,11 @@ class LayerRecorder:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.calls: list[LayerCall] = []
-        self._layers = [module for module in modules if type(module) in RECORDED_LAYERS]
+        self._layers = [module for module in modules if type(module) in RECORDED_LAYERS and _is_ordinary(module)]
         self._hooks: list[Any] = []
 
     def __enter__(self) -> "LayerRecorder":
-        self._hooks = [layer.register_forward_hook(self._record) for layer in self._layers]
+        self._hooks = [layer.register_forward_hook(self._record, with_kwargs=True) for layer in self._layers]
         return self
 
     def __exit__(
@@ -240,5 +244,18 @@ class LayerRecorder:
         for hook in self._hooks:
             hook.remove()
 
-    def _record(self, layer: Any, inputs: tuple[th.Tensor, ...], output: th.Tensor) -> None:
-        self.calls.append(LayerCall(layer, inputs[0].detach(), output, output._version))
+    def _record(self, layer: Any, args: tuple[th.Tensor, ...], kwargs: Mapping[str, th.Tensor], output: th.Tensor) -> None:
+        inputs = args[0] if args else kwargs["input"]
+        self.calls.append(LayerCall(layer, inputs.detach(), gradient_edge(output), output.numel()))
+
+
+def gradient_edge(tensor: th.Tensor) -> GradientEdge | None:
+    """
+    :param tensor: any tensor
+    :return: where it is in the graph; ``None`` if it is in none
+    """
+    return get_gradient_edge(tensor) if tensor.requires_grad else None
+
+
+def _is_ordinary(layer: nn.Module) -> bool:
+    return isinstance(layer.weight, nn.Parameter) and "forward" not in vars(layer) and not has_hooks(layer)

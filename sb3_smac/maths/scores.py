@@ -1,17 +1,17 @@
 """The score matrix of a policy on a batch, as a linear operator."""
 
 import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch as th
 from torch import nn
+from torch.autograd.graph import GradientEdge
 
-from sb3_smac.maths.flat import flat_gradient, unflatten
+from sb3_smac.maths.flat import flat_gradient, leaf_uses, unflatten
 from sb3_smac.maths.layers import Conv2dScores, DenseScores, LayerCall, LinearScores, ScaleCall
 
-# Scores of a parameter that no recorded layer accounts for are formed: tell the user above this many numbers (64 MB)
-LARGE = 2**24
+# Scores of parameters that no recorded layer accounts for are formed in chunks of this many numbers (256 MB)
+CHUNK = 2**26
 # Rows of the Gram matrix that are computed at once: they fit into a processor's cache
 BLOCK = 128
 
@@ -53,24 +53,26 @@ class Scores:
     def _factors(self) -> list[LinearScores | DenseScores | Conv2dScores]:
         """Scores of the recorded layers, by one backward pass (the first time) that stops at their outputs."""
         if self._factored is None:
-            layer_calls = [call for call in self.calls if isinstance(call, LayerCall)]
-            runs = Counter(parameter for call in layer_calls for parameter in call.moving)  # layers may share one
-            own = set(self.parameters)
-            calls: list[LayerCall | ScaleCall] = [
-                call
-                for call in layer_calls
-                if own.issuperset(call.moving)
-                and all(runs[parameter] == 1 for parameter in call.moving)
-                and call.is_factored(len(self))
-            ]
-            scale_calls = [call for call in self.calls if isinstance(call, ScaleCall)]
-            calls += [call for call in scale_calls if call.parameter in own and call.output.requires_grad]
-            gradients: Sequence[th.Tensor] = ()
+            uses, own = leaf_uses(self.log_prob), set(self.parameters)
+            calls: list[LayerCall | ScaleCall] = []
+            outputs: list[GradientEdge] = []
+            for call in self.calls:
+                if call.output is None:
+                    continue
+                if isinstance(call, ScaleCall):
+                    is_known = call.parameter in own
+                else:  # a parameter that something else uses, too, has other scores than the layer's
+                    is_its_own = all(parameter in own and uses[parameter] == 1 for parameter in call.moving)
+                    is_known = is_its_own and call.is_factored(len(self))
+                if is_known:
+                    calls.append(call)
+                    outputs.append(call.output)
+            gradients: Sequence[th.Tensor | None] = ()
             if calls:
-                gradients = th.autograd.grad(
-                    self.log_prob.sum(), [call.output for call in calls], retain_graph=True, materialize_grads=True
-                )
-            self._factored = [call.scores(gradient) for call, gradient in zip(calls, gradients, strict=True)]
+                gradients = th.autograd.grad(self.log_prob.sum(), outputs, retain_graph=True, allow_unused=True)
+            self._factored = [
+                call.scores(gradient) for call, gradient in zip(calls, gradients, strict=True) if gradient is not None
+            ]
         return self._factored
 
     def _split(self) -> tuple[list[LinearScores | DenseScores], list[nn.Parameter]]:
@@ -138,7 +140,7 @@ class Scores:
         The Gram matrix ``S Sᵀ``, the sum of those of all parameters.
 
         For recorded ``Linear`` and ``Conv2d`` layers it comes from their inputs and output gradients; for any other parameter
-        the scores are formed, one parameter at a time. Samples must not depend on each other.
+        the scores are formed, by a backward pass for each sample. Samples must not depend on each other.
 
         :return: shape (N, N)
         """
@@ -154,22 +156,45 @@ class Scores:
             if isinstance(each, Conv2dScores):
                 each.add_gram(gram)
         accounted = {parameter for each in self._factors() for parameter in each.parameters}
-        for parameter in self.parameters:
-            if parameter.requires_grad and parameter not in accounted:
-                scores = self._scores_of(parameter)
+        rest = [parameter for parameter in self.parameters if parameter.requires_grad and parameter not in accounted]
+        if rest:
+            for scores in self._formed(rest):
                 gram.addmm_(scores, scores.T)
         return gram
 
-    def _scores_of(self, parameter: th.Tensor) -> th.Tensor:
-        """The columns of S that belong to one parameter, by one backward pass for all samples at once: (N, entries)."""
-        if len(self) * parameter.numel() > LARGE:
+    def _formed(self, parameters: Sequence[nn.Parameter]) -> Iterator[th.Tensor]:
+        """The columns of S that belong to some parameters, a few parameters at a time: N backward passes, in chunks."""
+        size = len(self)
+        widest = max((call.size for call in self.calls if isinstance(call, LayerCall)), default=size)
+        chunk = max(1, CHUNK // widest)  # each sample's pass holds a gradient of every sample's activations
+        if size > chunk or any(size * parameter.numel() > CHUNK for parameter in parameters):
+            shapes = ", ".join(str(tuple(parameter.shape)) for parameter in parameters)
             warnings.warn(
-                f"A parameter of shape {tuple(parameter.shape)} is in no Linear or Conv2d layer: its scores are formed, "
-                f"{len(self) * parameter.numel():.1e} numbers. fisher_rank=1 needs none of that.",
-                stacklevel=2,
+                f"Parameters that not only a Linear or Conv2d layer uses, of shapes {shapes}: their scores are formed, "
+                f"up to {size * max(parameter.numel() for parameter in parameters):.1e} numbers at a time, by a backward pass "
+                f"through the whole batch for each of its {size} samples. fisher_rank=1 needs none of that.",
+                stacklevel=3,
             )
-        identity = th.eye(len(self), dtype=self.log_prob.dtype, device=self.log_prob.device)
-        (scores,) = th.autograd.grad(
-            self.log_prob, parameter, identity, retain_graph=True, is_grads_batched=True, materialize_grads=True
+        for group in _groups(parameters, CHUNK // size):
+            pieces = [self._scores_of(group, slice(start, start + chunk)) for start in range(0, size, chunk)]
+            yield th.cat(pieces)
+
+    def _scores_of(self, parameters: Sequence[nn.Parameter], rows: slice) -> th.Tensor:
+        """Some rows of the columns of S that belong to some parameters: shape (rows, entries)."""
+        identity = th.eye(len(self), dtype=self.log_prob.dtype, device=self.log_prob.device)[rows]
+        scores = th.autograd.grad(
+            self.log_prob, parameters, identity, retain_graph=True, is_grads_batched=True, materialize_grads=True
         )
-        return scores.reshape(len(self), -1)
+        return th.cat([each.flatten(start_dim=1) for each in scores], dim=1)
+
+
+def _groups(parameters: Sequence[nn.Parameter], entries: int) -> Iterator[list[nn.Parameter]]:
+    """Parameters in groups with at most so many entries, or of one parameter."""
+    group: list[nn.Parameter] = []
+    for parameter in parameters:
+        if group and sum(each.numel() for each in [*group, parameter]) > entries:
+            yield group
+            group = []
+        group.append(parameter)
+    if group:
+        yield group

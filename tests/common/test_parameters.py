@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
-from sb3_smac.common.parameters import reached_parameters, restored_on_error, split_parameters
+from sb3_smac.common.parameters import restored_on_error, split_parameters
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from tests.dense_reference import CASES, actor, collect, critic, every_space, make_model, make_policy, train
 
@@ -187,13 +187,6 @@ def test_refuses_policies_without_an_actor_or_a_critic(policy_class: type, argum
         parameter.requires_grad_("frozen" not in arguments or arguments["frozen"] not in name)
     with pytest.raises(ValueError, match=message):
         split_parameters(policy)
-
-
-def test_reached_parameters_follows_the_graph() -> None:
-    a, b, c, frozen = (nn.Parameter(th.ones(2)) for _ in range(4))
-    frozen.requires_grad_(False)
-    assert reached_parameters((a * b).sum() + frozen.sum() + c.detach().sum()) == {a, b}
-    assert reached_parameters(th.ones(1)) == set()
 
 
 @pytest.mark.parametrize("observation_space", [VECTOR, spaces.Discrete(5), spaces.MultiBinary(3)], ids=str)

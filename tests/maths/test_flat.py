@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_smac.maths import assign, flat_gradient, flatten, unflatten
+from sb3_smac.maths import assign, flat_gradient, flatten, leaf_uses, unflatten
 
 
 def parameters() -> list[th.Tensor]:
@@ -89,3 +89,11 @@ def test_keeps_the_graph_when_asked() -> None:
     assert flat_gradient(outputs, [scalar]).tolist() == [30]
     with pytest.raises(RuntimeError, match="second time"):  # now it is freed
         flat_gradient(outputs, [scalar])
+
+
+def test_leaf_uses_follows_the_graph() -> None:
+    a, b, c, frozen = (th.ones(2, requires_grad=True) for _ in range(4))
+    frozen.requires_grad_(False)
+    product = a * b
+    assert leaf_uses((product * product + a).sum() + frozen.sum() + c.detach().sum()) == {a: 2, b: 1}
+    assert leaf_uses(th.ones(1)) == {}

@@ -1,5 +1,6 @@
 """Gauss–Newton steps in sample space against dense algebra in float64, and their safeguard."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -21,17 +22,26 @@ def problem(seed: int = 0) -> tuple[nn.Sequential, th.Tensor, th.Tensor]:
 
 
 def step(
-    network: nn.Sequential, inputs: th.Tensor, targets: th.Tensor, damping: float = DAMPING, loss: Callable | None = None
+    network: nn.Sequential,
+    inputs: th.Tensor,
+    targets: th.Tensor,
+    damping: float = DAMPING,
+    loss: Callable | None = None,
+    samplewise: bool = True,
 ) -> tuple[float, float]:
     """One step, in place: loss and damping."""
     parameters = list(network.parameters())
-    with LayerRecorder(network) as recorder:
-        outputs = network(inputs).flatten()
     start = flatten(parameters)
+
+    def linearize() -> Scores:
+        with LayerRecorder(network.modules()) as recorder:
+            outputs = network(inputs).flatten()
+        return Scores(outputs, parameters, recorder.calls, samplewise)
+
     squared = lambda: (targets - network(inputs).flatten()).square().mean().item()  # noqa: E731
     return gauss_newton_step(
-        Scores(outputs, parameters, recorder.calls),
-        (targets - outputs).detach(),
+        linearize,
+        targets,
         damping,
         lambda displacement: assign(parameters, start, displacement, 1.0),
         loss or squared,
@@ -52,17 +62,24 @@ def test_step_is_that_of_the_dense_algebra() -> None:
     assert loss == pytest.approx((targets - network(inputs).flatten()).square().mean().item(), rel=1e-12)
 
 
-def test_a_step_that_raises_the_loss_is_damped() -> None:
-    """With next to no damping the first try overshoots; what is taken is the step of a larger damping."""
+@pytest.mark.parametrize("samplewise", [True, False])
+def test_a_step_that_raises_the_loss_is_damped(samplewise: bool) -> None:
+    """
+    With next to no damping the first try overshoots; what is taken is the step of a larger damping, also where sums of scores
+    are backward passes.
+    """
     raised = 0
     for seed in range(20):
         network, inputs, targets = problem(seed)
         targets = 30 * targets
         before = (targets - network(inputs).flatten()).square().mean().item()
-        loss, damping = step(network, inputs, targets, damping=1e-6)
+        start = copy.deepcopy(network)
+        loss, damping = step(network, inputs, targets, damping=1e-6, samplewise=samplewise)
         raised += damping > 2e-6
         assert loss <= before
         assert loss == pytest.approx((targets - network(inputs).flatten()).square().mean().item(), rel=1e-12)
+        if damping < float("inf"):
+            assert step(start, inputs, targets, damping=damping)[0] == pytest.approx(loss, rel=1e-9)
     assert raised > 3
 
 

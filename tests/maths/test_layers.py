@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch as th
 from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from sb3_smac.maths import LayerRecorder, Scores, scores
 from tests.dense_reference import assert_close, jacobian
@@ -70,6 +71,52 @@ class OverTime(nn.Module):
         return self.layer(inputs.view(-1, 2, 2)).flatten(start_dim=1)
 
 
+class Elsewhere(nn.Module):
+    """A linear layer whose weight is used without running the layer, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return self.layer(inputs).tanh() @ self.layer.weight / self.layer.bias.norm()
+
+
+class OutputUnused(nn.Module):
+    """A linear layer that runs for nothing, and whose weight is used without it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4, bias=False)
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        self.layer(inputs)
+        return inputs @ self.layer.weight
+
+
+class ByName(nn.Module):
+    """A linear layer that takes its input by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return self.layer(input=inputs)
+
+
+def hooked() -> nn.Linear:
+    layer = nn.Linear(4, 4)
+    layer.register_forward_hook(lambda module, inputs, output: 3 * output.sin())
+    return layer
+
+
+def own_forward() -> nn.Linear:
+    layer = nn.Linear(4, 4)
+    layer.forward = lambda inputs: 2 * nn.Linear.forward(layer, inputs)
+    return layer
+
+
 def frozen(layer: nn.Linear, name: str) -> nn.Linear:
     getattr(layer, name).requires_grad_(False)
     return layer
@@ -91,6 +138,15 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "frozen_weight": lambda: frozen(nn.Linear(4, 4), "weight"),
     "frozen_bias": lambda: frozen(nn.Linear(4, 4), "bias"),
     "overwritten_output": lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)),
+    "overwritten_by_itself": lambda: nn.Sequential(nn.Linear(4, 4), nn.ELU(inplace=True), nn.Linear(4, 4), nn.Tanh()),
+    "used_elsewhere": Elsewhere,
+    "output_unused": OutputUnused,
+    "by_name": ByName,
+    "hooked": hooked,
+    "own_forward": own_forward,
+    "weight_norm": lambda: weight_norm(nn.Linear(4, 4)),
+    "spectral_norm": lambda: spectral_norm(nn.Linear(4, 4)),
+    "parametrized": lambda: parametrizations.spectral_norm(nn.Linear(4, 4)),
     "unknown": Scale,
     "twice": Twice,
     "tied": Tied,
@@ -169,6 +225,19 @@ def test_known_layers_never_form_their_scores(monkeypatch: pytest.MonkeyPatch) -
     Scores(log_prob, list(network.parameters()), recorder.calls).gram()
 
 
+@pytest.mark.parametrize("chunk", [1, 2 * 5 * N, 10**6])
+def test_chunks_of_formed_scores(network: nn.Sequential, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sample and one parameter at a time, two samples, all at once."""
+    monkeypatch.setattr(scores, "CHUNK", chunk)
+    with LayerRecorder(network.modules()) as recorder:
+        log_prob = log_probability(network)
+    dense = jacobian(log_prob, [parameter for parameter in network.parameters() if parameter.requires_grad])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for calls in (recorder.calls, ()):
+            assert_close(Scores(log_prob, list(network.parameters()), calls).gram(), dense @ dense.T, relative=1e-12)
+
+
 def test_large_formed_scores_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(nn.Linear(3, 4), Scale(), nn.Linear(4, 5)).double()
     with LayerRecorder(network.modules()) as recorder:
@@ -176,8 +245,8 @@ def test_large_formed_scores_are_announced(monkeypatch: pytest.MonkeyPatch) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Scores(log_prob, list(network.parameters()), recorder.calls).gram()
-    monkeypatch.setattr(scores, "LARGE", 4 * N - 1)
-    with pytest.warns(UserWarning, match=r"shape \(4,\) is in no Linear or Conv2d layer"):
+    monkeypatch.setattr(scores, "CHUNK", 5 * N)  # what one sample's backward pass holds: not all at once
+    with pytest.warns(UserWarning, match=r"shapes \(4,\): their scores are formed, up to 2.4e\+01 numbers at a time"):
         Scores(log_prob, list(network.parameters()), recorder.calls).gram()
 
 
