@@ -48,7 +48,7 @@ TABLE: dict[str, Row] = {
         SMAC,
         learning={"target_kl": "lin_0.1"},
         options={"damping": 0.01, "fisher_rank": 4},
-        out_of_range={"damping": NOT_POSITIVE, "fisher_rank": (0, -1, 1.5, "half", None)},
+        out_of_range={"damping": NOT_POSITIVE[:-1], "fisher_rank": (0, -1, 1.5, "half", None)},
     ),
     "smac_full": Row(
         SMAC,

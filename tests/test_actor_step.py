@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from stable_baselines3 import A2C
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
 from sb3_smac.common import natural_actor_critic
@@ -42,10 +43,10 @@ every_algorithm = pytest.mark.parametrize("algorithm", EVERY_ALGORITHM)
 every_batch_size = pytest.mark.parametrize("batch_size", [None, 1, 5])
 
 
-def make(algorithm: type[OnPolicyAlgorithm], space: str, **arguments: Any) -> Any:
+def make(algorithm: type[OnPolicyAlgorithm], space: str, *policy: type[ActorCriticPolicy], **arguments: Any) -> Any:
     """A model with a fixed step ALPHA and a rollout."""
     defaults = {**EVERY_ALGORITHM[algorithm], "learning_rate": ALPHA, "target_kl": None}
-    model = make_model(algorithm, space, **{**defaults, **arguments})
+    model = make_model(algorithm, space, *policy, **{**defaults, **arguments})
     collect(model)
     return model
 
@@ -158,6 +159,24 @@ def test_line_search_ends_where_the_surrogate_is_no_worse(
     if target_kl is None and space == "box":  # among few actions, even this step may happen to help
         before, after = surrogates(line_search=False)
         assert after < before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_line_search_counts_the_entropy_bonus(seed: int) -> None:
+    """Where the bonus is all that matters, a step along its gradient stands, also if it lowers the surrogate without it."""
+    model = make(SMAC, "box", fisher_rank="full", target_kl=0.01, ent_coef=1e3, seed=seed)
+    start = vector(actor(model.policy))
+    train(model)
+    assert (vector(actor(model.policy)) - start).norm() > 1e-3
+    assert model.logger.name_to_value["train/line_search_halvings"] == 0
+
+
+@pytest.mark.parametrize("damping", [1e-18, 1e-21, 1e-25])
+def test_a_step_of_one_kl_with_next_to_no_damping(damping: float) -> None:
+    """The direction's squared norm is no float32."""
+    model = make(SMAC, "box", MlpPolicy, damping=damping, target_kl=0.01)
+    train(model)
+    assert model.logger.name_to_value["train/approx_kl"] == pytest.approx(0.01, rel=0.1)
 
 
 @every_space

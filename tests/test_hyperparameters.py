@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,3 +194,21 @@ def test_a_rank_above_the_actor_batch(arguments: dict[str, int]) -> None:
     SMAC("MlpPolicy", "CartPole-v1", fisher_rank=8, **arguments)
     with pytest.raises(ValueError, match="fisher_rank must be 'full' or at most the actor batch's 8 transitions, got 9"):
         SMAC("MlpPolicy", "CartPole-v1", fisher_rank=9, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "damping"),
+    [
+        ({}, 0.1),
+        ({"fisher_rank": "full"}, 1.0),
+        ({"fisher_rank": 16}, 0.25),
+        ({"fisher_rank": 16, "batch_size": 32}, 0.5),
+        ({"fisher_rank": "full", "damping": 0.3}, 0.3),
+    ],
+)
+def test_damping_that_fits_the_rank(arguments: dict[str, Any], damping: float, tmp_path: Path) -> None:
+    """λ for N = 64 transitions; a saved model keeps it, also in an environment that makes another N."""
+    model = SMAC("MlpPolicy", "CartPole-v1", n_steps=64, **arguments)
+    assert model.damping == damping
+    model.save(tmp_path / "model")
+    assert SMAC.load(tmp_path / "model", env=make_vec_env("CartPole-v1", n_envs=2)).damping == damping

@@ -411,7 +411,10 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             batch = self._actor_batch(take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
             if not th.isfinite(batch.gradient).all():
                 raise NonFiniteError(self._explain_actor())
-            direction = self.actor_direction(batch)
+            try:
+                direction = self.actor_direction(batch)
+            except FloatingPointError as error:
+                raise NonFiniteError(self._explain_actor()) from error
             if not th.isfinite(direction).all():
                 raise NonFiniteError(self._explain_actor())
             self._record_direction(batch, direction)
@@ -513,7 +516,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         """The α at which the policy's KL divergence on the batch is ``target_kl``."""
         assert self.target_kl_schedule is not None
         target_kl = self.target_kl_schedule(self._current_progress_remaining)
-        squared_norm = direction.dot(direction).item()
+        # float64: with next to no damping the direction is longer than the root of float32's largest number
+        squared_norm = th.linalg.vector_norm(direction, dtype=th.float64).item() ** 2
         if squared_norm == 0 or target_kl <= 0:  # nowhere to go
             return 0.0
 
@@ -534,19 +538,23 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self, batch: ActorBatch, old_distribution: Distribution, move: Callable[[float], None], step_size: float
     ) -> float:
         """
-        Halve α until the surrogate ``mean A_i π_θ(a_i | o_i) / π_old(a_i | o_i)`` on the batch is at least what it was before
-        the step, as TRPO does; stay where the policy was if that takes too many.
+        Halve α until the surrogate ``mean A_i π_θ(a_i | o_i) / π_old(a_i | o_i)`` on the batch, plus the entropy bonus, is at
+        least what it was before the step, as TRPO does; stay where the policy was if that takes too many.
         """
         old_log_prob = old_distribution.log_prob(batch.actions)
-        before = batch.advantages.mean().item()
+        before = batch.advantages.mean() + self._entropy_bonus(old_distribution, old_log_prob)
 
         def does_harm() -> bool:
             distribution = self._moved_distribution(batch.observations)
             if distribution is None:
                 return True
-            ratio = (distribution.log_prob(batch.actions) - old_log_prob).exp()
+            log_prob = distribution.log_prob(batch.actions)
+            surrogate = ((log_prob - old_log_prob).exp() * batch.advantages).mean()
             # far enough away every ratio is 0, which may look harmless
-            return not (ratio * batch.advantages).mean() >= before or not mean_kl(old_distribution, distribution) < math.inf
+            return (
+                not surrogate + self._entropy_bonus(distribution, log_prob) >= before
+                or not mean_kl(old_distribution, distribution) < math.inf
+            )
 
         halvings = 0
         while halvings < MAX_HALVINGS and does_harm():
@@ -555,6 +563,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             move(step_size)
         self.record_actor("line_search_halvings", halvings)
         return step_size
+
+    def _entropy_bonus(self, distribution: Distribution, log_prob: th.Tensor) -> th.Tensor:
+        """``ent_coef`` times the mean entropy, by the actions' log-probabilities where it has no formula."""
+        entropy = distribution.entropy()
+        return self.ent_coef * (-log_prob if entropy is None else entropy).mean()
 
     def _predicted_curvature(self, batch: ActorBatch, direction: th.Tensor) -> float:
         """KL / ‖α x‖² of a small step, by the whole empirical Fisher: ``½ xᵀFx / ‖x‖²``, where ``xᵀFx = mean (s_iᵀx)²``."""

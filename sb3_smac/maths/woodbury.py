@@ -100,7 +100,8 @@ def ridge_weights(gram: th.Tensor, weights: th.Tensor, damping: float) -> tuple[
 
 def cholesky_solve(matrix: th.Tensor, vector: th.Tensor, shift: float, max_tries: int = 20) -> tuple[th.Tensor, float]:
     """
-    Solve ``(M + σI) x = v``; where rounding has made the matrix indefinite, σ is multiplied by 10 until it is not.
+    Solve ``(M + σI) x = v``; where rounding has made the matrix indefinite, σ is raised to the rounding of M, ``ε ‖M‖``, and
+    multiplied by 10 until it is not.
 
     It works in the precision of M, or in float64 where ``σ < 10⁴ ε ‖M‖``: the digits that the condition number would cost are
     too many.
@@ -112,7 +113,8 @@ def cholesky_solve(matrix: th.Tensor, vector: th.Tensor, shift: float, max_tries
     :return: x, shape (k,), and the σ that was used
     :raises FloatingPointError: if no σ helps: the matrix is not finite
     """
-    if shift < PRECISION * th.finfo(matrix.dtype).eps * matrix.norm().item():
+    norm = th.linalg.vector_norm(matrix, dtype=th.float64).item()
+    if shift < PRECISION * th.finfo(matrix.dtype).eps * norm:
         matrix, vector = matrix.double(), vector.double()
     for _ in range(max_tries):
         shifted = matrix.clone()
@@ -120,5 +122,5 @@ def cholesky_solve(matrix: th.Tensor, vector: th.Tensor, shift: float, max_tries
         factor, failure = th.linalg.cholesky_ex(shifted)
         if failure.item() == 0 and th.isfinite(factor.diagonal()).all():
             return th.cholesky_solve(vector[:, None], factor)[:, 0], shift
-        shift *= 10
+        shift = 10 * max(shift, th.finfo(matrix.dtype).eps * norm)
     raise FloatingPointError("the Gram matrix of the scores is not finite")

@@ -40,7 +40,8 @@ class SMAC(NaturalActorCritic):
         the rollout, the last batch is smaller.
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-    :param damping: Damping λ > 0 of the Fisher
+    :param damping: Damping λ > 0 of the Fisher. ``None``: 0.1 for rank 1; above, 1 for ``"full"`` and k / N for rank k, whose
+        means of N / k scores are weaker by that factor (N transitions per actor step); decided when the model is built.
     :param fisher_rank: Rank k of the empirical Fisher ``λI + (1/k) Σ s̄_j s̄_jᵀ``: ``1``, the mean score of the batch (the
         paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
         actor batch (less where the last batch of a rollout is smaller).
@@ -95,7 +96,7 @@ class SMAC(NaturalActorCritic):
         batch_size: int | None = None,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
-        damping: float = 0.1,
+        damping: float | None = None,
         fisher_rank: FisherRank = 1,
         target_kl: ScheduleLike | None = 0.05,
         line_search: bool | None = None,
@@ -122,7 +123,7 @@ class SMAC(NaturalActorCritic):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        self.damping = damping
+        self.damping: float = damping  # type: ignore[assignment]  # a number once the model is built
         self.fisher_rank = fisher_rank
         super().__init__(
             policy,
@@ -160,12 +161,22 @@ class SMAC(NaturalActorCritic):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        checks.number("damping", self.damping, minimum=0, exclusive=True)
+        checks.number("damping", self.damping, minimum=0, exclusive=True, optional=True)
         checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.damping is None:
+            rank = self._actor_batch_size if self.fisher_rank == "full" else self.fisher_rank
+            self.damping = 0.1 if self.fisher_rank == 1 else rank / self._actor_batch_size
+
+    @property
+    def _actor_batch_size(self) -> int:
+        return self.batch_size or self.n_steps * self.n_envs
 
     def _check_rollout_size(self) -> None:
         super()._check_rollout_size()
-        size = self.batch_size or self.n_steps * self.n_envs
+        size = self._actor_batch_size
         if self.fisher_rank != "full" and self.fisher_rank > size:
             raise ValueError(
                 f"fisher_rank must be 'full' or at most the actor batch's {size} transitions, got {self.fisher_rank}"

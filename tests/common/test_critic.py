@@ -1,11 +1,19 @@
 """The critic's two ways of fitting, in whole updates."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 
-from sb3_smac import NaturalActorCritic
+from sb3_smac import SMAC, NaturalActorCritic
+from sb3_smac.maths import GaussNewtonStep, gauss_newton_step
 from tests.algorithms import TINY, every_algorithm, make
 from tests.dense_reference import collect, critic, vector
 
@@ -25,6 +33,50 @@ def test_gauss_newton_never_raises_the_loss(algo: str, policy: str, env: str) ->
         model._train_critic(rollout)
         drops.append(1 - loss(model, rollout) / before)
     assert min(drops) >= 0 and sum(drop > 0.01 for drop in drops) >= 4
+
+
+class Extractor(BaseFeaturesExtractor):
+    """A module of unknown kind: sums of its scores take backward passes."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 8)
+        self.layer = nn.Linear(3, 8)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.layer(observations).tanh()
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "policy_kwargs"),
+    [
+        ("CnnPolicy", partial(FakeImageEnv, screen_height=36, screen_width=36), None),
+        ("MlpPolicy", partial(gym.make, "Pendulum-v1"), {"features_extractor_class": Extractor}),
+    ],
+    ids=["cnn", "own_extractor"],
+)
+def test_gauss_newton_steps_that_are_not_taken(
+    policy: str, env: Callable[[], gym.Env], policy_kwargs: dict | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With next to no damping first steps raise the loss; the next try has the scores of the parameters before it."""
+    model = SMAC(
+        policy, env(), n_steps=50, critic_optimizer="gauss_newton", critic_damping=1e-9, policy_kwargs=policy_kwargs, seed=0
+    )
+    dampings = []
+
+    def step(*arguments: Any) -> GaussNewtonStep:
+        outcome = gauss_newton_step(*arguments)
+        dampings.append(outcome.damping)
+        return outcome
+
+    monkeypatch.setattr("sb3_smac.common.critic.gauss_newton_step", step)
+    for _ in range(4):
+        collect(model)
+        rollout = next(model.rollout_buffer.get())
+        model.policy.update_return_statistics(rollout.returns)
+        before = loss(model, rollout)
+        model._train_critic(rollout)
+        assert loss(model, rollout) <= before * (1 + 1e-6)
+    assert max(dampings) > 1e-8
 
 
 def loss(model: NaturalActorCritic, rollout: Any) -> float:

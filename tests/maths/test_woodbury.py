@@ -67,6 +67,16 @@ def test_an_indefinite_matrix_gets_more_damping() -> None:
     assert_close(solution, vector / th.tensor([11.0, 6.0]), relative=1e-12)
 
 
+@pytest.mark.parametrize("shift", [1e-300, 1e-30])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e20])
+def test_damping_of_next_to_nothing(shift: float, scale: float) -> None:
+    """It is raised to the matrix's own rounding at once, whatever the scale."""
+    matrix, vector = scale * th.diag(th.tensor([1.0, -1e-13])).double(), th.ones(2).double()
+    solution, used = cholesky_solve(matrix, vector, shift)
+    assert 1e-13 * scale < used < 1e-11 * scale
+    assert_close(solution, vector / (matrix.diagonal() + used), relative=1e-12)
+
+
 def test_a_matrix_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(FloatingPointError, match="not finite"):
         cholesky_solve(th.full((2, 2), th.nan), th.ones(2), 0.1)
