@@ -1,16 +1,17 @@
 """
-Does a rule that adapts the damping λ of the full rank learn better than a fixed λ? Two rules, in the setting of the ladder:
+Variants of the full rank that are not in the package, in the setting of the study ladder. Two of them adapt the damping λ:
 
-- Levenberg–Marquardt: after each step, compare its KL divergence with what the empirical Fisher predicted, ½ α² xᵀF̂x. Over a
+- Levenberg-Marquardt: after each step, compare its KL divergence with what the empirical Fisher predicted, ½ α² xᵀF̂x. Over a
   quarter more: λ × 1.5, for the Fisher of a thousand scores does not know the direction x. Less than a tenth more: λ / 1.5.
 - cross-validation: the changes of the log-probabilities along the direction are a ridge regression of the advantages on the
   scores, with penalty λ. Every rollout is predicted in four parts, each from the other three, for several λ; the step takes
   the λ whose predictions correlate best with the advantages, averaged over about fifty rollouts.
+- true Fisher: that of a hundred random states of the rollout, in sample space, at a fixed λ (see directions.py).
 
 Finished runs are rows of a CSV file; running it again adds what is missing, then prints the table of the README:
 
-    python benchmarks/damping_rules.py                     # 27 runs, one and a half hours
-    python benchmarks/damping_rules.py --rule cross-validation
+    python benchmarks/variants.py                     # two hours
+    python benchmarks/variants.py --variant "true Fisher"
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from directions import true_fisher_direction
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -29,12 +31,12 @@ from sb3_smac import SMAC
 from sb3_smac.common.natural_actor_critic import ActorBatch
 from sb3_smac.maths import ridge_weights
 
-RESULTS = Path(__file__).parent / "results" / "damping_rules.csv"
+RESULTS = Path(__file__).parent / "results" / "variants.csv"
 TASKS = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4")
 SEEDS = (0, 1, 2)
 TIMESTEPS = 500_000
 EPISODES = 100
-FIELDS = ("rule", "task", "seed", "timesteps", "last_100_episodes", "mean_damping", "min_damping", "max_damping")
+FIELDS = ("variant", "task", "seed", "timesteps", "last_100_episodes", "mean_damping", "min_damping", "max_damping")
 
 
 class Fixed(SMAC):
@@ -98,20 +100,35 @@ class CrossValidation(Fixed):
         return product, square
 
 
-RULES = {"fixed": Fixed, "Levenberg-Marquardt": LevenbergMarquardt, "cross-validation": CrossValidation}
+class TrueFisher(Fixed):
+    """The expectation over actions in closed form, on some of the states."""
+
+    STATES = 100
+
+    def actor_direction(self, batch: ActorBatch) -> th.Tensor:
+        self.dampings.append(self.damping)
+        return true_fisher_direction(self, batch, self.STATES, self.damping)
 
 
-def run(rule: str, task: str, seed: int) -> dict[str, Any]:
+VARIANTS = {
+    "fixed": Fixed,
+    "Levenberg-Marquardt": LevenbergMarquardt,
+    "cross-validation": CrossValidation,
+    "true Fisher": TrueFisher,
+}
+
+
+def run(variant: str, task: str, seed: int) -> dict[str, Any]:
     """:return: the row of a training"""
     env = VecNormalize(make_vec_env(task, n_envs=8, seed=seed), gamma=0.99)
-    model = RULES[rule](
+    model = VARIANTS[variant](
         "MlpPolicy", env, n_steps=125, fisher_rank="full", damping=1.0, target_kl=0.05, seed=seed, stats_window_size=EPISODES
     )
     model.learn(TIMESTEPS, log_interval=10**6)
     assert model.ep_info_buffer is not None
     returns = mean(info["r"] for info in model.ep_info_buffer)
     damping = [f"{value:.3g}" for value in (geometric_mean(model.dampings), min(model.dampings), max(model.dampings))]
-    return dict(zip(FIELDS, (rule, task, seed, TIMESTEPS, round(returns, 1), *damping), strict=True))
+    return dict(zip(FIELDS, (variant, task, seed, TIMESTEPS, round(returns, 1), *damping), strict=True))
 
 
 def read() -> list[dict[str, str]]:
@@ -125,29 +142,29 @@ def read() -> list[dict[str, str]]:
 def table() -> str:
     """:return: mean and standard deviation over the seeds, and in brackets the geometric mean of λ, as Markdown"""
     lines = [f"| λ | {' | '.join(TASKS)} |", f"| --- |{' ---: |' * len(TASKS)}"]
-    for rule in RULES:
+    for variant in VARIANTS:
         cells = []
         for task in TASKS:
-            rows = [row for row in read() if (row["rule"], row["task"]) == (rule, task)]
+            rows = [row for row in read() if (row["variant"], row["task"]) == (variant, task)]
             returns = [float(row["last_100_episodes"]) for row in rows]
             damping = geometric_mean(float(row["mean_damping"]) for row in rows) if rows else 0.0
             cells.append(f"{mean(returns):.0f} ± {pstdev(returns):.0f} ({damping:.2g})" if rows else "")
-        lines.append(f"| {rule} | {' | '.join(cells)} |")
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rule", choices=RULES, action="append", help="only this one (may be repeated)")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this one (may be repeated)")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     th.set_num_threads(1)
     for seed in SEEDS:
         for task in TASKS:
-            for rule in arguments.rule or RULES:
-                if any((row["rule"], row["task"], row["seed"]) == (rule, task, str(seed)) for row in read()):
+            for variant in arguments.variant or VARIANTS:
+                if any((row["variant"], row["task"], row["seed"]) == (variant, task, str(seed)) for row in read()):
                     continue
-                row = run(rule, task, seed)
+                row = run(variant, task, seed)
                 is_new = not RESULTS.exists()
                 with RESULTS.open("a", newline="") as file:
                     writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
