@@ -21,8 +21,8 @@ class ACCG(NaturalActorCritic):
     """
     AC-CG: the actor's step is the natural gradient, found by conjugate gradient on products with the true Fisher.
 
-    ``θ ← θ + α x`` with ``(F + λI) x = g``; F is never formed. It is the direction of TRPO (https://arxiv.org/abs/1502.05477),
-    without its line search.
+    ``θ ← θ + α x`` with ``(F + λI) x = g``; F is never formed. It is the direction of TRPO (https://arxiv.org/abs/1502.05477);
+    with ``target_kl`` and ``line_search`` it is TRPO's step.
 
     Paper: https://arxiv.org/abs/2601.18626 (§5, the AC-CG baseline)
 
@@ -47,6 +47,7 @@ class ACCG(NaturalActorCritic):
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param critic_optimizer: How the critic is fitted: ``"adam"`` (or the policy's ``optimizer_class``), minibatch steps, or
         ``"gauss_newton"``, damped Gauss–Newton steps on the whole rollout in sample space, none of which raises the loss
+        (without learning rate, minibatches or clipping)
     :param critic_damping: Damping λ > 0 of Gauss–Newton
     :param n_critic_updates: Passes over the rollout when the critic is fitted, or Gauss–Newton steps (fewer, if they no longer
         lower the loss by 1 %)

@@ -53,6 +53,7 @@ class SMAC(NaturalActorCritic):
     :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
     :param critic_optimizer: How the critic is fitted: ``"adam"`` (or the policy's ``optimizer_class``), minibatch steps, or
         ``"gauss_newton"``, damped Gauss–Newton steps on the whole rollout in sample space, none of which raises the loss
+        (without learning rate, minibatches or clipping)
     :param critic_damping: Damping λ > 0 of Gauss–Newton
     :param n_critic_updates: Passes over the rollout when the critic is fitted, or Gauss–Newton steps (fewer, if they no longer
         lower the loss by 1 %)
