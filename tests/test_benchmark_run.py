@@ -193,7 +193,7 @@ def test_the_model_has_the_hyperparameters() -> None:
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
-        ({"damping": -1}, "smac on Pendulum-v1: damping must be a finite number > 0, got -1"),
+        ({"damping": -1}, "smac on Pendulum-v1: damping must be None or a finite number > 0, got -1"),
         ({"batch_size": 301}, "batch_size must be None or between 1 and 300"),
         ({"policy": "CnnPolicy"}, "smac on Pendulum-v1: "),
     ],

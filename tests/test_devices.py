@@ -248,7 +248,7 @@ def test_scores_that_are_formed_are_seen() -> None:
     storages.ignore(iter(()))
     with storages:
         weight = max(model.actor_parameters, key=th.numel)
-        scores = batch.scores._scores_of(weight)
+        scores = batch.scores._scores_of([weight], slice(None))
     assert scores.shape == (N, weight.numel())
     assert storages.largest / (4 * d) > 0.9 * N and storages.peak >= storages.largest
 
