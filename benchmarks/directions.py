@@ -4,8 +4,8 @@ exact damped natural gradient ``(F + λI)⁻¹ g`` (AC-CG run to convergence), a
 
 Beside the package's rungs stands one that did not make it: the true Fisher in sample space. With the outputs' Fisher written
 as ``H_i = L_i L_iᵀ``, the rows of ``L_iᵀ J_i`` of n states take the place of the scores, and the Gram matrix is solved by
-one Cholesky factorisation, as for the empirical Fisher. On all states it is exact and slow; on a subset that is as close to the
-exact direction as ten iterations of conjugate gradient it costs as much or more (and see variants.py).
+one Cholesky factorisation, as for the empirical Fisher. On all states it is exact and slow; on a subset as close to the exact
+direction as ten iterations of conjugate gradient it costs as much or more (and see variants.py).
 
     python benchmarks/directions.py                       # the table of the README
     python benchmarks/directions.py --task HalfCheetah-v4 --timesteps 20000

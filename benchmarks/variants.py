@@ -140,15 +140,15 @@ def read() -> list[dict[str, str]]:
 
 
 def table() -> str:
-    """:return: mean and standard deviation over the seeds, and in brackets the geometric mean of λ, as Markdown"""
-    lines = [f"| λ | {' | '.join(TASKS)} |", f"| --- |{' ---: |' * len(TASKS)}"]
+    """:return: mean and standard deviation over the seeds, and in brackets their number and the geometric mean of λ"""
+    lines = [f"| variant | {' | '.join(TASKS)} |", f"| --- |{' ---: |' * len(TASKS)}"]
     for variant in VARIANTS:
         cells = []
         for task in TASKS:
             rows = [row for row in read() if (row["variant"], row["task"]) == (variant, task)]
             returns = [float(row["last_100_episodes"]) for row in rows]
             damping = geometric_mean(float(row["mean_damping"]) for row in rows) if rows else 0.0
-            cells.append(f"{mean(returns):.0f} ± {pstdev(returns):.0f} ({damping:.2g})" if rows else "")
+            cells.append(f"{mean(returns):.0f} ± {pstdev(returns):.0f} ({len(rows)}; {damping:.2g})" if rows else "")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
