@@ -185,7 +185,7 @@ class Scores:
         scores = th.autograd.grad(
             self.log_prob, parameters, identity, retain_graph=True, is_grads_batched=True, materialize_grads=True
         )
-        return th.cat([each.flatten(start_dim=1) for each in scores], dim=1)
+        return th.cat([each.reshape(len(each), -1) for each in scores], dim=1)
 
 
 def _groups(parameters: Sequence[nn.Parameter], entries: int) -> Iterator[list[nn.Parameter]]:

@@ -20,9 +20,10 @@ class Scale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.factor = nn.Parameter(th.tensor([0.5, -1.0, 2.0, 1.5]))
+        self.exponent = nn.Parameter(th.tensor(0.3))
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return inputs * self.factor
+        return inputs * self.factor * self.exponent.exp()
 
 
 class Twice(nn.Module):
@@ -246,7 +247,7 @@ def test_large_formed_scores_are_announced(monkeypatch: pytest.MonkeyPatch) -> N
         warnings.simplefilter("error")
         Scores(log_prob, list(network.parameters()), recorder.calls).gram()
     monkeypatch.setattr(scores, "CHUNK", 5 * N)  # what one sample's backward pass holds: not all at once
-    with pytest.warns(UserWarning, match=r"shapes \(4,\): their scores are formed, up to 2.4e\+01 numbers at a time"):
+    with pytest.warns(UserWarning, match=r"shapes \(4,\), \(\): their scores are formed, up to 2.4e\+01 numbers at a time"):
         Scores(log_prob, list(network.parameters()), recorder.calls).gram()
 
 
