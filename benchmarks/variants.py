@@ -141,11 +141,12 @@ def read() -> list[dict[str, str]]:
 
 def table() -> str:
     """:return: mean and standard deviation over the seeds, and in brackets their number and the geometric mean of λ"""
+    finished = read()
     lines = [f"| variant | {' | '.join(TASKS)} |", f"| --- |{' ---: |' * len(TASKS)}"]
     for variant in VARIANTS:
         cells = []
         for task in TASKS:
-            rows = [row for row in read() if (row["variant"], row["task"]) == (variant, task)]
+            rows = [row for row in finished if (row["variant"], row["task"]) == (variant, task)]
             returns = [float(row["last_100_episodes"]) for row in rows]
             damping = geometric_mean(float(row["mean_damping"]) for row in rows) if rows else 0.0
             cells.append(f"{mean(returns):.0f} ± {pstdev(returns):.0f} ({len(rows)}; {damping:.2g})" if rows else "")

@@ -40,7 +40,12 @@ class LayerCall(NamedTuple):
         :return: whether the score of sample i is a product of the i-th input and the i-th output gradient alone
         """
         n_dimensions = 2 if isinstance(self.layer, nn.Linear) else 4
-        return self.layer.weight.requires_grad and self.inputs.ndim == n_dimensions and len(self.inputs) == n_samples
+        return (
+            self.layer.weight.requires_grad
+            and self.output is not None
+            and self.inputs.ndim == n_dimensions
+            and len(self.inputs) == n_samples
+        )
 
     def scores(self, output_gradients: th.Tensor) -> "LinearScores | Conv2dScores":
         """
@@ -67,6 +72,18 @@ class ScaleCall(NamedTuple):
     def output(self) -> GradientEdge | None:
         """Where the values are in the graph."""
         return gradient_edge(self.values)
+
+    @property
+    def moving(self) -> list[nn.Parameter]:
+        """The parameter, if it requires a gradient."""
+        return [self.parameter] if self.parameter.requires_grad else []
+
+    def is_factored(self, n_samples: int) -> bool:
+        """
+        :param n_samples: N
+        :return: whether the score of sample i comes from the i-th row of the values alone
+        """
+        return self.values.requires_grad and len(self.values) == n_samples
 
     def scores(self, output_gradients: th.Tensor) -> "DenseScores":
         """

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import torch as th
 from torch import nn
-from torch.autograd.graph import GradientEdge
 
 from sb3_smac.maths.flat import flat_gradient, leaf_uses, unflatten
 from sb3_smac.maths.layers import Conv2dScores, DenseScores, LayerCall, LinearScores, ScaleCall
@@ -54,21 +53,15 @@ class Scores:
         """Scores of the recorded layers, by one backward pass (the first time) that stops at their outputs."""
         if self._factored is None:
             uses, own = leaf_uses(self.log_prob), set(self.parameters)
-            calls: list[LayerCall | ScaleCall] = []
-            outputs: list[GradientEdge] = []
-            for call in self.calls:
-                if call.output is None:
-                    continue
-                if isinstance(call, ScaleCall):
-                    is_known = call.parameter in own
-                else:  # a parameter that something else uses, too, has other scores than the layer's
-                    is_its_own = all(parameter in own and uses[parameter] == 1 for parameter in call.moving)
-                    is_known = is_its_own and call.is_factored(len(self))
-                if is_known:
-                    calls.append(call)
-                    outputs.append(call.output)
+            calls = [
+                call
+                for call in self.calls
+                # a parameter that something else uses, too, has other scores than the call's
+                if all(parameter in own and uses[parameter] == 1 for parameter in call.moving) and call.is_factored(len(self))
+            ]
+            outputs = [call.output for call in calls if call.output is not None]  # as all of these are
             gradients: Sequence[th.Tensor | None] = ()
-            if calls:
+            if outputs:
                 gradients = th.autograd.grad(self.log_prob.sum(), outputs, retain_graph=True, allow_unused=True)
             self._factored = [
                 call.scores(gradient) for call, gradient in zip(calls, gradients, strict=True) if gradient is not None
@@ -78,9 +71,12 @@ class Scores:
     def _split(self) -> tuple[list[LinearScores | DenseScores], list[nn.Parameter]]:
         """Scores that sums and products are taken of, and the parameters whose sums and products take a backward pass."""
         factors = [each for each in self._factors() if not isinstance(each, Conv2dScores)] if self.samplewise else []
+        return factors, self._not_in(factors)
+
+    def _not_in(self, factors: Sequence[LinearScores | DenseScores | Conv2dScores]) -> list[nn.Parameter]:
+        """Moving parameters whose scores are in none of these."""
         accounted = {parameter for each in factors for parameter in each.parameters}
-        rest = [parameter for parameter in self.parameters if parameter.requires_grad and parameter not in accounted]
-        return factors, rest
+        return [parameter for parameter in self.parameters if parameter.requires_grad and parameter not in accounted]
 
     def _pieces(self, vector: th.Tensor) -> dict[th.Tensor, th.Tensor]:
         """The part of a vector of size d that belongs to each parameter, as a view."""
@@ -155,9 +151,7 @@ class Scores:
         for each in self._factors():
             if isinstance(each, Conv2dScores):
                 each.add_gram(gram)
-        accounted = {parameter for each in self._factors() for parameter in each.parameters}
-        rest = [parameter for parameter in self.parameters if parameter.requires_grad and parameter not in accounted]
-        if rest:
+        if rest := self._not_in(self._factors()):
             for scores in self._formed(rest):
                 gram.addmm_(scores, scores.T)
         return gram
