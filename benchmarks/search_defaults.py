@@ -10,7 +10,6 @@ same seeds. Finished runs are rows of a CSV file; running the search again adds 
 """
 
 import argparse
-import csv
 import json
 import statistics
 import time
@@ -19,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import csv_rows
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "search_defaults.csv"
@@ -89,17 +89,9 @@ def run(algo: str, candidate: str, env_id: str, timesteps: int, seed: int) -> di
     return dict(zip(FIELDS, [algo, candidate, env_id, seed, timesteps, *(round(float(x), 1) for x in row)], strict=True))
 
 
-def read() -> list[dict[str, str]]:
-    """The finished runs."""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def print_table() -> None:
     """Mean final return over the seeds (and its standard deviation) of each candidate on each task, as Markdown."""
-    rows = read()
+    rows = csv_rows.read(RESULTS)
     tasks = list(dict.fromkeys((row["env"], row["timesteps"]) for row in rows))
     names = [f"{env_id}, {int(timesteps) // 1000}k" for env_id, timesteps in tasks]
     print("| algorithm | candidate |", " | ".join(names), "|\n|", " | ".join(["---"] * (2 + len(tasks))), "|")
@@ -145,21 +137,17 @@ def main() -> None:
             for algo, candidate in CANDIDATES
             for task in TASKS.items()
         ]
-    done = {(row["algo"], row["candidate"], row["env"], int(row["timesteps"]), int(row["seed"])) for row in read()}
+    done = {
+        (row["algo"], row["candidate"], row["env"], int(row["timesteps"]), int(row["seed"])) for row in csv_rows.read(RESULTS)
+    }
     jobs = [job for job in jobs if job not in done]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(arguments.workers) as pool:
         for finished in as_completed([pool.submit(run, *job) for job in jobs]):
             if finished.exception():  # the other runs go on; this one is missing and is tried again the next time
                 print(repr(finished.exception()), flush=True)
                 continue
             row = finished.result()
-            is_new = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS)
-                if is_new:
-                    writer.writeheader()
-                writer.writerow(row)
+            csv_rows.append(RESULTS, row)
             print(row, flush=True)
 
 

@@ -15,12 +15,12 @@ Finished runs are rows of a CSV file; running it again adds what is missing, the
 """
 
 import argparse
-import csv
 import warnings
 from pathlib import Path
 from statistics import geometric_mean, mean, pstdev
 from typing import Any
 
+import csv_rows
 import numpy as np
 import torch as th
 from directions import true_fisher_direction
@@ -131,25 +131,17 @@ def run(variant: str, task: str, seed: int) -> dict[str, Any]:
     return dict(zip(FIELDS, (variant, task, seed, TIMESTEPS, round(returns, 1), *damping), strict=True))
 
 
-def read() -> list[dict[str, str]]:
-    """:return: the finished runs"""
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def table() -> str:
     """:return: mean and standard deviation over the seeds, and in brackets their number and the geometric mean of λ"""
-    finished = read()
+    finished = csv_rows.read(RESULTS)
     lines = [f"| variant | {' | '.join(TASKS)} |", f"| --- |{' ---: |' * len(TASKS)}"]
     for variant in VARIANTS:
         cells = []
         for task in TASKS:
-            rows = [row for row in finished if (row["variant"], row["task"]) == (variant, task)]
-            returns = [float(row["last_100_episodes"]) for row in rows]
-            damping = geometric_mean(float(row["mean_damping"]) for row in rows) if rows else 0.0
-            cells.append(f"{mean(returns):.0f} ± {pstdev(returns):.0f} ({len(rows)}; {damping:.2g})" if rows else "")
+            there = [row for row in finished if (row["variant"], row["task"]) == (variant, task)]
+            returns = [float(row["last_100_episodes"]) for row in there]
+            damping = geometric_mean(float(row["mean_damping"]) for row in there) if there else 0.0
+            cells.append(f"{mean(returns):.0f} ± {pstdev(returns):.0f} ({len(there)}; {damping:.2g})" if there else "")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -163,15 +155,12 @@ def main() -> None:
     for seed in SEEDS:
         for task in TASKS:
             for variant in arguments.variant or VARIANTS:
-                if any((row["variant"], row["task"], row["seed"]) == (variant, task, str(seed)) for row in read()):
+                if any(
+                    (row["variant"], row["task"], row["seed"]) == (variant, task, str(seed)) for row in csv_rows.read(RESULTS)
+                ):
                     continue
                 row = run(variant, task, seed)
-                is_new = not RESULTS.exists()
-                with RESULTS.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                    if is_new:
-                        writer.writeheader()
-                    writer.writerow(row)
+                csv_rows.append(RESULTS, row)
                 print(row, flush=True)
     print(table())
 
