@@ -3,6 +3,7 @@
 import numpy as np
 import torch as th
 from stable_baselines3.common import buffers as sb3_buffers
+from stable_baselines3.common.type_aliases import PyTorchObs
 
 
 class RolloutBuffer(sb3_buffers.RolloutBuffer):
@@ -60,3 +61,14 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
             self.advantages[:, column] = advantages[::-1]
         # TD(λ)
         self.returns = self.advantages + self.values
+
+
+def take(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
+    """
+    :param observations: of N transitions, also of a Dict space
+    :param indices: which of them
+    :return: these observations
+    """
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]

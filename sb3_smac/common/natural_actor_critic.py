@@ -1,11 +1,9 @@
 """The actor-critic of the paper (§4.3, Algorithm 1), with the actor's step left to a subclass."""
 
-import copy
 import math
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -13,63 +11,53 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, RolloutBufferSamples
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_smac.common import buffers, checks
+from sb3_smac.common.actor_batch import ActorBatch, make_actor_batch, normalized
+from sb3_smac.common.buffers import take
 from sb3_smac.common.checks import NonFiniteError
-from sb3_smac.common.critic import CriticOptimizer, fit_by_gauss_newton, fit_by_gradients, take
-from sb3_smac.common.normalizer import is_vector
-from sb3_smac.common.parameters import make_optimizer, restored_on_error, split_parameters
-from sb3_smac.common.plain_policy import is_samplewise, plain_forward, scale_calls
-from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NormalizingPolicy
+from sb3_smac.common.critic import CriticOptimizer, fit_by_gauss_newton, fit_by_gradients
+from sb3_smac.common.diagnosis import TOO_LARGE, explain_actor, explain_critic
+from sb3_smac.common.evaluation import Evaluation, Evaluator, agreeing_evaluator
+from sb3_smac.common.normalizer import is_vector, last_linear, unit_scale
+from sb3_smac.common.parameters import (
+    checksum,
+    copy_of_state,
+    make_optimizer,
+    restored_on_error,
+    set_parameters_of,
+    split_parameters,
+)
+from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NormalizingPolicy, unwrapped
 from sb3_smac.common.returns import monte_carlo_returns
-from sb3_smac.common.schedules import ScheduleLike, to_schedule
-from sb3_smac.common.trust_region import is_invalid_distribution, mean_kl, size_step
-from sb3_smac.maths import LayerCall, LayerRecorder, ScaleCall, Scores, assign, flat_gradient, flatten
+from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
+from sb3_smac.common.steps import ActorStep
+from sb3_smac.common.trust_region import is_invalid_distribution
+from sb3_smac.fast.plain_policy import is_samplewise, plain_forward
 
 SelfNaturalActorCritic = TypeVar("SelfNaturalActorCritic", bound="NaturalActorCritic")
 
-# First guess of how far a KL-sized step moves the parameters, at most
-MAX_DISTANCE = 1e6
 # Keeps a quotient of zeros finite
 TINY = 1e-30
-# The last halving of the line search is no step at all
-MAX_HALVINGS = 10
-
-TOO_LARGE = f"The policy's output is not finite after an actor's step: the step was too large. {checks.ADVICE}"
+# Statistics that no layer can make up for change where they move the policy by less than this part of the update's KL
+LEAST_SHARE = 0.1
 
 CriticTarget = Literal["gae", "monte_carlo"]
 
 
-@dataclass(frozen=True)
-class ActorBatch:
+def inherited(arguments: Mapping[str, Any], *own: str) -> dict[str, Any]:
     """
-    What an algorithm sees of one actor batch of N transitions; d is the number of actor parameters.
-
-    :param observations: o_i, shape (N, ...), or a dict of such
-    :param actions: a_i, as the distribution's ``log_prob`` takes them, shape (N, ...)
-    :param advantages: A_i, shape (N,)
-    :param gradient: policy gradient ``g = (1/N) Σ A_i s_i`` (plus the entropy bonus's, if any; clipped, if so), shape (d,)
-    :param weights: c with which ``g = Sᵀ c``, shape (N,); ``None`` if an entropy bonus makes g another sum
-    :param scores: the score matrix S (N, d) as a linear operator
-    :param distribution: action distributions ``π_θ(· | o_i)`` with their graph
-    :param parameters: the actor's parameters θ
+    :param arguments: ``locals()`` of a subclass's constructor
+    :param own: names of the arguments that are the subclass's own
+    :return: the arguments that go on to the base class
     """
-
-    observations: PyTorchObs
-    actions: th.Tensor
-    advantages: th.Tensor
-    gradient: th.Tensor
-    weights: th.Tensor | None
-    scores: Scores
-    distribution: Distribution
-    parameters: list[nn.Parameter]
+    return {name: value for name, value in arguments.items() if name not in ("self", "__class__", *own)}
 
 
 class NaturalActorCritic(OnPolicyAlgorithm):
@@ -147,35 +135,35 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: GymEnv | str,
-        learning_rate: ScheduleLike,
-        n_steps: int,
-        batch_size: int | None,
-        gamma: float,
-        gae_lambda: float,
-        target_kl: ScheduleLike | None,
-        line_search: bool | None,
-        critic_learning_rate: ScheduleLike,
-        critic_optimizer: CriticOptimizer,
-        critic_damping: float,
-        n_critic_updates: int,
-        critic_batch_size: int | None,
-        critic_target: CriticTarget,
-        ent_coef: float,
-        max_grad_norm: float | None,
-        use_sde: bool,
-        sde_sample_freq: int,
-        rollout_buffer_class: type[RolloutBuffer] | None,
-        rollout_buffer_kwargs: dict[str, Any] | None,
-        normalize_advantage: bool,
-        normalize_observations: bool | None,
-        normalize_returns: bool | None,
-        stats_window_size: int,
-        tensorboard_log: str | None,
-        policy_kwargs: dict[str, Any] | None,
-        verbose: int,
-        seed: int | None,
-        device: th.device | str,
-        _init_setup_model: bool,
+        learning_rate: ScheduleLike = 0.1,
+        n_steps: int = 1000,
+        batch_size: int | None = None,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        target_kl: ScheduleLike | None = None,
+        line_search: bool | None = False,
+        critic_learning_rate: ScheduleLike = 1e-3,
+        critic_optimizer: CriticOptimizer = "adam",
+        critic_damping: float = 0.1,
+        n_critic_updates: int = 10,
+        critic_batch_size: int | None = 128,
+        critic_target: CriticTarget = "gae",
+        ent_coef: float = 0.0,
+        max_grad_norm: float | None = None,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        normalize_observations: bool | None = None,
+        normalize_returns: bool | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
             policy,
@@ -212,8 +200,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.normalize_advantage = normalize_advantage
         self.normalize_observations = normalize_observations
         self.normalize_returns = normalize_returns
-        # KL / ‖α x‖² of the last sized step: the next one starts its search from there
-        self._kl_curvature: float | None = None
+        self._step = ActorStep()
         self._actor_metrics: defaultdict[str, list[float]] = defaultdict(list)
         if _init_setup_model:
             self._setup_model()
@@ -238,6 +225,12 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         checks.number("max_grad_norm", self.max_grad_norm, minimum=0, exclusive=True, optional=True)
         checks.choice("line_search", self.line_search, (None, False, True))
         checks.choice("normalize_advantage", self.normalize_advantage, (False, True))
+        checks.choice("use_sde", self.use_sde, (False, True))
+        checks.integer("sde_sample_freq", self.sde_sample_freq, minimum=-1)
+        to_schedule(self.learning_rate, "learning_rate")
+        to_schedule(self.critic_learning_rate, "critic_learning_rate")
+        if self.target_kl is not None:
+            to_schedule(self.target_kl, "target_kl", exclusive=True)
         for name in ("normalize_observations", "normalize_returns"):
             checks.choice(name, getattr(self, name), (None, False, True))
             if getattr(self, name) and not issubclass(self.policy_class, NormalizingPolicy):
@@ -270,35 +263,39 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         if self.rollout_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
             self.rollout_buffer_class = buffers.RolloutBuffer
         policy_kwargs = self.policy_kwargs
-        self.policy_kwargs = dict(**policy_kwargs, **self._normalization())
+        self.policy_kwargs = dict(**policy_kwargs, **{name: True for name, is_on in self._normalizes.items() if is_on})
         super()._setup_model()
         self.policy_kwargs = policy_kwargs
-        self.critic_lr_schedule = to_schedule(self.critic_learning_rate, "critic_learning_rate")
-        self.target_kl_schedule = None if self.target_kl is None else to_schedule(self.target_kl, "target_kl", exclusive=True)
         self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
         # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
         self.policy.optimizer = make_optimizer(
-            self.policy.optimizer_class, self.critic_parameters, self.critic_lr_schedule(1), self.policy.optimizer_kwargs
+            self.policy.optimizer_class,
+            self.critic_parameters,
+            value_at("critic_learning_rate", self.critic_learning_rate, 1.0),
+            self.policy.optimizer_kwargs,
         )
+        # A loaded model knows the one that it was built with
+        self._initial_checksum = getattr(self, "_initial_checksum", checksum(self.policy.parameters()))
 
     def _decide_normalization(self) -> None:
-        """What is left to us is on where nothing else normalises; the attributes hold the decision, and are saved."""
-        # A loaded model has a schedule already: if it does not know these arguments, it was trained without them
-        possible = issubclass(self.policy_class, NormalizingPolicy) and not hasattr(self, "lr_schedule")
-        wrapper = self._vec_normalize_env
-        if self.normalize_observations is None:
+        """What is left to us is on where nothing else normalises; what a model was built with is saved with it."""
+        if hasattr(self, "_normalizes"):
+            decided = self._normalizes
+        else:
+            # A loaded model has a schedule already: if it does not know these arguments, it was trained without them
+            possible = issubclass(self.policy_class, NormalizingPolicy) and not hasattr(self, "lr_schedule")
+            wrapper = self._vec_normalize_env
             normalized = wrapper is not None and wrapper.norm_obs
-            self.normalize_observations = possible and is_vector(self.observation_space) and not normalized
-        if self.normalize_returns is None:
-            self.normalize_returns = possible and not (wrapper is not None and wrapper.norm_reward)
-
-    def _normalization(self) -> dict[str, bool]:
-        """The policy's arguments for what is on: other policy classes have none of these."""
-        names = ("normalize_observations", "normalize_returns")
-        return {name: True for name in names if getattr(self, name)}
+            decided = {
+                "normalize_observations": possible and is_vector(self.observation_space) and not normalized,
+                "normalize_returns": possible and not (wrapper is not None and wrapper.norm_reward),
+            }
+        chosen = {name: getattr(self, name) for name in decided}
+        self._normalizes = {name: decided[name] if value is None else value for name, value in chosen.items()}
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
+        self._scheduled_learning_rate = self.learning_rate
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = MlpPolicy.__name__) -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
@@ -307,26 +304,18 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._check_rollout_size()
         return super()._setup_learn(*args, **kwargs)
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # The last rollout may run past the end, where a schedule to 0 would go below it
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+
     def _excluded_save_params(self) -> list[str]:
         # rebuilt by _setup_model
-        return [
-            *super()._excluded_save_params(),
-            "actor_parameters",
-            "critic_parameters",
-            "critic_lr_schedule",
-            "target_kl_schedule",
-            "_actor_metrics",
-        ]
+        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_actor_metrics"]
 
     @property
     def _searches_line(self) -> bool:
         """Whether a step that lowers the surrogate on its own batch is shortened."""
         return bool(self.line_search)
-
-    @property
-    def _needs_gram(self) -> bool:
-        """Whether :meth:`actor_direction` uses ``batch.scores.gram()``: the layers are then recorded for it."""
-        return False
 
     @abstractmethod
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
@@ -342,258 +331,215 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         Update actor and critic with the rollout that was just collected (Algorithm 1 of the paper).
 
         :raises NonFiniteError: if the rollout or a gradient is not finite; the policy is then as it was before
+        :raises ValueError: if an argument that has been changed is out of its range, or if what acts cannot be trained
         """
         self._actor_metrics.clear()
+        self._check_hyperparameters()
+        self._check_rollout_size()
         checks.rollout_is_finite(self.rollout_buffer, self._last_obs, self.num_timesteps)
         if self.critic_target == "monte_carlo":
             self._set_monte_carlo_returns()
-        kl_curvature = self._kl_curvature
+        rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
+        evaluator, acted = self._evaluator(rollout)
+        self._own_parameters(evaluator, rollout)
+        self._update_learning_rates()
+        curvature = self._step.curvature
         try:
             with restored_on_error(self.policy, *self._optimizers()):
-                self._update_learning_rates()
-                rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
-                self._train_actor(rollout)
-                if isinstance(self.policy, NormalizingPolicy):
-                    self.policy.update_return_statistics(rollout.returns)
-                self._train_critic(rollout)
-                if isinstance(self.policy, NormalizingPolicy):  # last: behaviour, scores, KL and values have seen the same
-                    self.policy.update_observation_statistics(rollout.observations)
+                is_untrained = self._n_updates == 0 and checksum(self.policy.parameters()) == self._initial_checksum
+                moved = self._train_actor(evaluator, rollout, acted)
+                self._train_critic(evaluator, rollout, is_untrained)
+                kl = self._update_observation_statistics(evaluator, rollout, acted, moved, is_untrained)
         except BaseException:
-            self._kl_curvature = kl_curvature
+            self._step.curvature = curvature
             raise
+        self.record_actor("approx_kl", kl)
         self._n_updates += 1
         self._log_update()
+
+    def _evaluator(self, rollout: RolloutBufferSamples) -> tuple[Evaluator, Evaluation]:
+        """How the policy is evaluated so that what acts is what is trained, and the policy on the rollout."""
+        try:
+            return agreeing_evaluator(self.policy, rollout)
+        except ValueError as error:
+            if is_invalid_distribution(error):
+                raise NonFiniteError(TOO_LARGE) from error
+            raise
+
+    def _own_parameters(self, evaluator: Evaluator, rollout: RolloutBufferSamples) -> None:
+        """Find the parameters of actor and critic as the policy is now: users put other modules into it."""
+        few = slice(2)
+        self.actor_parameters, self.critic_parameters = split_parameters(
+            self.policy, evaluator, take(rollout.observations, few), rollout.actions[few]
+        )
+        set_parameters_of(self.policy.optimizer, self.critic_parameters, self.policy)
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [self.policy.optimizer]
 
     def _update_learning_rates(self) -> None:
         progress = self._current_progress_remaining
-        critic_learning_rate = self.critic_lr_schedule(progress)
+        if self.learning_rate is not self._scheduled_learning_rate:  # changed since: lr_schedule is Stable-Baselines3's
+            self._setup_lr_schedule()
+        critic_learning_rate = value_at("critic_learning_rate", self.critic_learning_rate, progress)
         update_learning_rate(self.policy.optimizer, critic_learning_rate)
-        self.logger.record("train/learning_rate", self.lr_schedule(progress))
+        self.logger.record("train/learning_rate", self._step_size)
         self.logger.record("train/critic_learning_rate", critic_learning_rate)
+
+    @property
+    def _step_size(self) -> float:
+        """α as the schedule has it now."""
+        return value_at("learning_rate", self.lr_schedule, self._current_progress_remaining)
+
+    @property
+    def _target_kl(self) -> float | None:
+        """``target_kl`` as the schedule has it now."""
+        if self.target_kl is None:
+            return None
+        return value_at("target_kl", self.target_kl, self._current_progress_remaining)
 
     def _set_monte_carlo_returns(self) -> None:
         buffer = self.rollout_buffer
         # Whatever λ_GAE, the last step's TD(λ) return is its reward plus the bootstrapped value
         buffer.returns = monte_carlo_returns(buffer.rewards, buffer.episode_starts, buffer.returns[-1], self.gamma)
 
-    def _train_actor(self, rollout: RolloutBufferSamples) -> None:
+    def _train_actor(self, evaluator: Evaluator, rollout: RolloutBufferSamples, acted: Evaluation) -> Evaluation | None:
         """
         Move the actor, and check that the policy is still one.
 
+        :param evaluator: of the policy
         :param rollout: N shuffled transitions
+        :param acted: the policy on the rollout, as it acted
+        :return: the policy on the rollout after its steps; ``None`` if an action's distribution has left the others' range
         """
-        advantages = rollout.advantages
-        if self.normalize_advantage:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        old_distribution = self._actor_steps(rollout, advantages)
-        kl = self._kl_from(old_distribution, rollout.observations)
+        if not any(parameter.requires_grad for parameter in self.actor_parameters):  # the user froze them all
+            return acted
+        advantages = normalized(rollout.advantages) if self.normalize_advantage else rollout.advantages
+        moved = self._actor_steps(evaluator, rollout, advantages, acted)
+        if moved is None:
+            moved = evaluator.after_step(rollout.observations, rollout.actions)
+        self._check_kl(acted.kl(moved))
+        return moved
+
+    def _check_kl(self, kl: float) -> float:
         # Among few actions a probability may round to 0, and the KL divergence is then infinite though nothing is broken
         if math.isnan(kl) or (math.isinf(kl) and isinstance(self.action_space, spaces.Box)):
             raise NonFiniteError(TOO_LARGE)
-        self.record_actor("approx_kl", kl)
+        return kl
 
-    def _actor_steps(self, rollout: RolloutBufferSamples, advantages: th.Tensor) -> Distribution:
+    def _actor_steps(
+        self, evaluator: Evaluator, rollout: RolloutBufferSamples, advantages: th.Tensor, acted: Evaluation
+    ) -> Evaluation | None:
         """
         One step per actor batch, each at the parameters that the previous one left.
 
+        :param evaluator: of the policy
         :param rollout: N shuffled transitions
         :param advantages: A_i, normalized if they are to be, shape (N,)
-        :return: the policy on the rollout before the first step
+        :param acted: the policy on the rollout before the first step
+        :return: the policy on the rollout after the last step; ``None`` if nobody has looked
         """
         rollout_size = len(advantages)
-        batch_size = self.batch_size or rollout_size
-        measured = self.target_kl_schedule is not None or self._searches_line
-        old_distribution: Distribution | None = None
+        batch_size = min(self.batch_size or rollout_size, rollout_size)
+        is_whole, target_kl = batch_size == rollout_size, self._target_kl
+        is_measured = target_kl is not None or self._searches_line
         for start in range(0, rollout_size, batch_size):
             indices = slice(start, start + batch_size)
-            batch = self._actor_batch(take(rollout.observations, indices), rollout.actions[indices], advantages[indices])
-            if not th.isfinite(batch.gradient).all():
-                raise NonFiniteError(self._explain_actor())
-            try:
-                direction = self.actor_direction(batch)
-            except FloatingPointError as error:
-                raise NonFiniteError(self._explain_actor()) from error
-            if not th.isfinite(direction).all():
-                raise NonFiniteError(self._explain_actor())
-            self._record_direction(batch, direction)
-            if old_distribution is None:  # not before: the first pass in training mode moves batch statistics
-                old_distribution = self._distribution(rollout.observations)
-            before = self._distribution(batch.observations) if measured and batch_size < rollout_size else old_distribution
-            self._step_actor(batch, direction, before)
-        assert old_distribution is not None
-        return old_distribution
-
-    def _actor_batch(self, observations: PyTorchObs, actions: th.Tensor, advantages: th.Tensor) -> ActorBatch:
-        self.policy.set_training_mode(True)  # batch statistics and dropout
-        samplewise = is_samplewise(self.policy)
-        # The policy writes its next distribution into the same object: keep this one
-        with LayerRecorder(self.policy.modules() if samplewise or self._needs_gram else ()) as recorder:
-            try:
-                distribution = copy.copy(self.policy.get_distribution(observations))
-            except ValueError as error:
-                if is_invalid_distribution(error):
-                    raise NonFiniteError(TOO_LARGE) from error
-                raise
-        actions = self._as_log_prob_takes(actions)
-        log_prob = distribution.log_prob(actions)  # (N,)
-        advantages = advantages.to(log_prob.dtype)
-        calls: list[LayerCall | ScaleCall] = [*recorder.calls, *scale_calls(self.policy, distribution)]
-        scores = Scores(log_prob, self.actor_parameters, calls, samplewise)
-        gradient, weights = self._policy_gradient(scores, distribution, advantages)
-        return ActorBatch(observations, actions, advantages, gradient, weights, scores, distribution, self.actor_parameters)
-
-    def _policy_gradient(
-        self, scores: Scores, distribution: Distribution, advantages: th.Tensor
-    ) -> tuple[th.Tensor, th.Tensor | None]:
-        """``g = (1/N) Σ A_i s_i`` with the entropy bonus's gradient, clipped; and c, if ``g = Sᵀ c`` is all of it."""
-        entropy = distribution.entropy()
-        entropy_loss = scores.log_prob.mean() if entropy is None else -entropy.mean()
-        self.record_actor("policy_loss", -(advantages * scores.log_prob.detach()).mean().item())
-        self.record_actor("entropy_loss", entropy_loss.item())
-        weights = advantages / len(scores)
-        gradient = scores.weighted_sum(weights)
-        if self.ent_coef > 0:
-            gradient -= flat_gradient(self.ent_coef * entropy_loss, self.actor_parameters, retain_graph=True)
-        if self.max_grad_norm is not None:
-            factor = (self.max_grad_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
-            gradient *= factor
-            weights = weights * factor
-        return gradient, weights if self.ent_coef == 0 else None
-
-    def _as_log_prob_takes(self, actions: th.Tensor) -> th.Tensor:
-        return actions.long().flatten() if isinstance(self.action_space, spaces.Discrete) else actions
-
-    @th.no_grad()
-    def _distribution(self, observations: PyTorchObs) -> Distribution:
-        """What the policy would do: in evaluation mode, as it collects rollouts."""
-        self.policy.set_training_mode(False)
-        return copy.copy(self.policy.get_distribution(observations))
-
-    def _moved_distribution(self, observations: PyTorchObs) -> Distribution | None:
-        """What the policy would do after a step; ``None`` if the step has broken it."""
-        try:
-            return self._distribution(observations)
-        except ValueError as error:
-            if is_invalid_distribution(error):
-                return None
-            raise
-
-    def _kl_from(self, old_distribution: Distribution, observations: PyTorchObs) -> float:
-        """KL divergence of the policy as it is now from ``old_distribution``; NaN if the policy is broken."""
-        distribution = self._moved_distribution(observations)
-        if distribution is None:
-            return math.nan
-        kl = mean_kl(old_distribution, distribution).item()
-        return math.inf if math.isnan(kl) else kl  # ∞ − ∞ within the formula
-
-    def _step_actor(self, batch: ActorBatch, direction: th.Tensor, old_distribution: Distribution) -> None:
-        """
-        ``θ ← θ + α x``: α fixed, or sized by its KL divergence, and halved while it does harm if ``line_search`` is on.
-
-        :param batch: actor batch
-        :param direction: x, shape (d,)
-        :param old_distribution: the policy on the batch before the step
-        """
-        start = flatten(batch.parameters)
-
-        def move(step_size: float) -> None:
-            assign(batch.parameters, start, direction, step_size)
-
-        if self.target_kl_schedule is None:
-            step_size = self.lr_schedule(self._current_progress_remaining)
-        else:
-            step_size = self._sized_step(batch, direction, old_distribution, move)
-        move(step_size)
-        if self._searches_line:
-            step_size = self._accepted_step(batch, old_distribution, move, step_size)
-        self.record_actor("step_size", step_size)
-
-    def _sized_step(
-        self, batch: ActorBatch, direction: th.Tensor, old_distribution: Distribution, move: Callable[[float], None]
-    ) -> float:
-        """The α at which the policy's KL divergence on the batch is ``target_kl``."""
-        assert self.target_kl_schedule is not None
-        target_kl = self.target_kl_schedule(self._current_progress_remaining)
-        # float64: with next to no damping the direction is longer than the root of float32's largest number
-        squared_norm = th.linalg.vector_norm(direction, dtype=th.float64).item() ** 2
-        if squared_norm == 0 or target_kl <= 0:  # nowhere to go
-            return 0.0
-
-        def kl_at(step_size: float) -> float:
-            move(step_size)
-            return self._kl_from(old_distribution, batch.observations)
-
-        curvature = self._kl_curvature or self._predicted_curvature(batch, direction)
-        # however flat the policy is just here, no parameter vector has any business further away than this
-        distance = min(math.sqrt(target_kl / curvature), MAX_DISTANCE)
-        step_size, kl, _ = size_step(kl_at, target_kl, first_guess=distance / math.sqrt(squared_norm))
-        # a search that missed its target (a saturated policy) tells the next one nothing
-        found = 0.5 * target_kl <= kl <= 2 * target_kl
-        self._kl_curvature = kl / (step_size**2 * squared_norm) if found else None
-        return step_size
-
-    def _accepted_step(
-        self, batch: ActorBatch, old_distribution: Distribution, move: Callable[[float], None], step_size: float
-    ) -> float:
-        """
-        Halve α until the surrogate ``mean A_i π_θ(a_i | o_i) / π_old(a_i | o_i)`` on the batch, plus the entropy bonus, is at
-        least what it was before the step, as TRPO does; stay where the policy was if that takes too many.
-        """
-        old_log_prob = old_distribution.log_prob(batch.actions)
-        before = batch.advantages.mean() + self._entropy_bonus(old_distribution, old_log_prob)
-
-        def does_harm() -> bool:
-            distribution = self._moved_distribution(batch.observations)
-            if distribution is None:
-                return True
-            log_prob = distribution.log_prob(batch.actions)
-            surrogate = ((log_prob - old_log_prob).exp() * batch.advantages).mean()
-            # far enough away every ratio is 0, which may look harmless
-            return (
-                not surrogate + self._entropy_bonus(distribution, log_prob) >= before
-                or not mean_kl(old_distribution, distribution) < math.inf
+            observations, actions = take(rollout.observations, indices), rollout.actions[indices]
+            batch = make_actor_batch(
+                *(evaluator, self.actor_parameters, observations, actions, advantages[indices]),
+                *(self.ent_coef, self.max_grad_norm),
             )
+            direction = self._finite_direction(evaluator, batch)
+            before: Evaluation | None = None
+            if is_measured:  # a pass in training mode has moved batch statistics
+                reused = is_whole and is_samplewise(evaluator.policy)
+                before = acted if reused else evaluator.as_it_acts(observations, actions)
+            taken = self._step.take(
+                *(evaluator, batch, direction, before, self._step_size, target_kl, self._searches_line, self.ent_coef)
+            )
+            self.record_actor("step_size", taken.step_size)
+            if taken.halvings is not None:
+                self.record_actor("line_search_halvings", taken.halvings)
+        return taken.evaluation if is_whole else None
 
-        halvings = 0
-        while halvings < MAX_HALVINGS and does_harm():
-            halvings += 1
-            step_size = step_size / 2 if halvings < MAX_HALVINGS else 0.0
-            move(step_size)
-        self.record_actor("line_search_halvings", halvings)
-        return step_size
+    def _finite_direction(self, evaluator: Evaluator, batch: ActorBatch) -> th.Tensor:
+        """
+        :raises NonFiniteError: saying where it comes from, if the gradient or the direction is not finite
+        """
+        try:
+            direction = self.actor_direction(batch) if th.isfinite(batch.gradient).all() else None
+        except FloatingPointError:
+            direction = None
+        if direction is None or not th.isfinite(direction).all():
+            raise NonFiniteError(explain_actor(evaluator, self.actor_parameters, self.rollout_buffer, self.num_timesteps))
+        self._record_direction(batch, direction)
+        return direction
 
-    def _entropy_bonus(self, distribution: Distribution, log_prob: th.Tensor) -> th.Tensor:
-        """``ent_coef`` times the mean entropy, by the actions' log-probabilities where it has no formula."""
-        entropy = distribution.entropy()
-        return self.ent_coef * (-log_prob if entropy is None else entropy).mean()
-
-    def _predicted_curvature(self, batch: ActorBatch, direction: th.Tensor) -> float:
-        """KL / ‖α x‖² of a small step, by the whole empirical Fisher: ``½ xᵀFx / ‖x‖²``, where ``xᵀFx = mean (s_iᵀx)²``."""
-        squares = batch.scores.product(direction).double().square()
-        curvature = 0.5 * (squares.mean() / direction.dot(direction).double()).item()
-        return curvature if 0 < curvature < math.inf else 1.0
-
-    def _train_critic(self, rollout: RolloutBufferSamples) -> None:
+    def _train_critic(self, evaluator: Evaluator, rollout: RolloutBufferSamples, is_untrained: bool) -> None:
         """
         Fit the critic to the returns; parameters that it shares with the actor stay as they are.
 
+        :param evaluator: of the policy
         :param rollout: N transitions
+        :param is_untrained: whether the policy was as it was built before the update
         """
-        self.policy.set_training_mode(True)
         parameters = [parameter for parameter in self.critic_parameters if parameter.requires_grad]
         if not parameters:  # the user froze them all
             return
-        data = (self.policy, rollout.observations, rollout.returns, parameters, self.n_critic_updates)
-        if self.critic_optimizer == "adam":
-            value_loss = fit_by_gradients(*data, self.critic_batch_size, self.max_grad_norm).item()
-        else:
-            value_loss = fit_by_gauss_newton(*data, self.critic_damping).item()
-        if not math.isfinite(value_loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
-            raise NonFiniteError(self._explain_critic())
-        self.logger.record("train/value_loss", value_loss)
+        policy, few = unwrapped(self.policy), slice(8)
+        moments = policy.return_normalizer if self._normalizes["normalize_returns"] else None
+        observations, actions = take(rollout.observations, few), rollout.actions[few]
+        head = last_linear(policy.value_net) if hasattr(policy, "value_net") else None
+
+        def values() -> th.Tensor:
+            self.policy.set_training_mode(False)
+            return evaluator.values(observations, actions)
+
+        with unit_scale(head, moments, rollout.returns, values, is_untrained) as (targets, scale):
+            self.policy.set_training_mode(True)
+            data = (evaluator, rollout, targets, parameters, self.n_critic_updates)
+            if self.critic_optimizer == "adam":
+                loss = fit_by_gradients(*data, self.critic_batch_size, self.max_grad_norm).item()
+            else:
+                loss = fit_by_gauss_newton(*data, self.critic_damping).item()
+        if not math.isfinite(loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
+            raise NonFiniteError(explain_critic(self.rollout_buffer, self.num_timesteps))
+        self.logger.record("train/value_loss", loss * scale**2)
+
+    def _update_observation_statistics(
+        self,
+        evaluator: Evaluator,
+        rollout: RolloutBufferSamples,
+        acted: Evaluation,
+        moved: Evaluation | None,
+        is_untrained: bool,
+    ) -> float:
+        """
+        Add the rollout to the statistics of observations. Last: behaviour, scores, KL and values have seen the same. The layers
+        behind them make up for the change, so that the policy stays what the step has made of it, but the first time.
+
+        :param evaluator: of the policy
+        :param rollout: N transitions
+        :param acted: the policy on the rollout before the update
+        :param moved: the policy on the rollout after its steps
+        :param is_untrained: whether the policy was as it was built before the update
+        :return: KL divergence of the policy after the update from the one before
+        """
+        policy = unwrapped(self.policy)
+        kl, is_same = acted.kl(moved), is_samplewise(policy)  # batch statistics have moved with the critic
+        if self._normalizes["normalize_observations"]:
+            kl_without, state = kl, copy_of_state(policy)
+            layers = None if is_untrained else policy.input_layers(take(rollout.observations, slice(8)))
+            is_same = policy.observation_normalizer.update_preserving(rollout.observations, layers or []) and is_same
+            if layers is None and not is_untrained:
+                change = moved.kl(evaluator.after_step(rollout.observations, rollout.actions))
+                if not change <= LEAST_SHARE * kl_without:
+                    policy.load_state_dict(state)
+                    is_same = is_samplewise(policy)
+        if not is_same:
+            kl = acted.kl(evaluator.after_step(rollout.observations, rollout.actions))
+        return self._check_kl(kl)
 
     def record_actor(self, name: str, value: float) -> None:
         """
@@ -605,10 +551,13 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._actor_metrics[name].append(value)
 
     def _record_direction(self, batch: ActorBatch, direction: th.Tensor) -> None:
-        norms = batch.gradient.norm().item(), direction.norm().item()
+        norms = [th.linalg.vector_norm(vector, dtype=th.float64).item() for vector in (batch.gradient, direction)]
+        self.record_actor("policy_loss", -(batch.advantages * batch.evaluation.log_prob.detach()).mean().item())
+        self.record_actor("entropy_loss", -batch.evaluation.mean_entropy.item())
         self.record_actor("policy_gradient_norm", norms[0])
         self.record_actor("natural_gradient_norm", norms[1])
-        self.record_actor("cosine_similarity", batch.gradient.dot(direction).item() / max(norms[0] * norms[1], TINY))
+        unit = [vector / max(norm, TINY) for vector, norm in zip((batch.gradient, direction), norms, strict=True)]
+        self.record_actor("cosine_similarity", unit[0].dot(unit[1]).item())
         if "score_norm" not in self._actor_metrics:  # of the first batch only: it may cost a backward pass
             self.record_actor("score_norm", batch.scores.mean().norm().item())
 
@@ -616,45 +565,18 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         for name, values in self._actor_metrics.items():
             self.logger.record(f"train/{name}", float(np.mean(values)))
         buffer = self.rollout_buffer
+        values, returns = buffer.values.flatten().astype(np.float64), buffer.returns.flatten().astype(np.float64)
         self.logger.record("train/log_prob", float(buffer.log_probs.mean()))
-        self.logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _explain_actor(self) -> str:
-        """Which transition's score is not finite, and where it came from. Slow: only on the way to an error."""
-        self.policy.set_training_mode(False)
-        for index in range(self.rollout_buffer.buffer_size * self.rollout_buffer.n_envs):
-            data = self.rollout_buffer._get_samples(np.array([index]))
-            log_prob = self.policy.get_distribution(data.observations).log_prob(self._as_log_prob_takes(data.actions))
-            if not th.isfinite(log_prob).all():
-                return f"The log-probability of the action is not finite {self._place(index)}. {checks.ADVICE}"
-            if not th.isfinite(flat_gradient(log_prob, self.actor_parameters)).all():
-                return f"The gradient of the log-probability is not finite {self._place(index)}. {checks.ADVICE}"
-        index = int(np.argmax(np.abs(self.rollout_buffer.advantages)))
-        return (
-            "The gradient of the actor is not finite, though that of every log-probability is; the largest advantage, "
-            f"{self.rollout_buffer.advantages.flat[index]:g}, is {self._place(index)}. {checks.ADVICE}"
-        )
-
-    def _explain_critic(self) -> str:
-        """Where the return is hardest to fit: there the critic's loss overflowed. Only on the way to an error."""
-        index = int(np.argmax(np.abs(self.rollout_buffer.returns)))
-        return (
-            "The gradient of the critic is not finite; the largest return, "
-            f"{self.rollout_buffer.returns.flat[index]:g}, is {self._place(index)}. {checks.ADVICE}"
-        )
-
-    def _place(self, index: int) -> str:
-        """Where a transition stands, by its index in the flattened rollout buffer (environment by environment)."""
-        buffer = self.rollout_buffer
-        env, step = divmod(index, buffer.buffer_size)
-        return checks.place(buffer, step, env, self.num_timesteps)
-
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
+        if rollout_buffer is self.rollout_buffer:
+            rollout_buffer = self._current_rollout_buffer()
         try:
             with plain_forward(self.policy):
                 return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
@@ -662,6 +584,26 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             # torch refuses a NaN mean without a word on the observation that it comes from
             checks.observations_are_finite(self._last_obs, self.num_timesteps)
             raise
+
+    def _current_rollout_buffer(self) -> RolloutBuffer:
+        """The rollout buffer, made anew if ``n_steps`` has been changed, with γ and λ_GAE as they are now."""
+        buffer = self.rollout_buffer
+        if buffer.buffer_size != self.n_steps:
+            self._check_hyperparameters()
+            self._check_rollout_size()
+            assert self.rollout_buffer_class is not None
+            self.rollout_buffer = self.rollout_buffer_class(
+                self.n_steps,
+                self.observation_space,  # type: ignore[arg-type]  # a Dict only for the class for it
+                self.action_space,
+                device=self.device,
+                gamma=self.gamma,
+                gae_lambda=self.gae_lambda,
+                n_envs=self.n_envs,
+                **self.rollout_buffer_kwargs,
+            )
+        self.rollout_buffer.gamma, self.rollout_buffer.gae_lambda = self.gamma, self.gae_lambda
+        return self.rollout_buffer
 
     def learn(
         self: SelfNaturalActorCritic,
