@@ -68,9 +68,9 @@ class ACAdam(NaturalActorCritic):
         self._displacement = nn.Parameter(flatten(self.actor_parameters).zero_())
         self.actor_optimizer = make_optimizer(th.optim.Adam, [self._displacement], 1.0, {"eps": 1e-5})
 
-    def _own_parameters(self, evaluator: Evaluator, rollout: RolloutBufferSamples) -> None:
+    def _find_parameters(self, evaluator: Evaluator, rollout: RolloutBufferSamples) -> None:
         before = self.actor_parameters
-        super()._own_parameters(evaluator, rollout)
+        super()._find_parameters(evaluator, rollout)
         if list(map(id, before)) != list(map(id, self.actor_parameters)):  # the moments of those that stayed stay
             self._move_moments(before)
 

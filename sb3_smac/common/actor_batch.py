@@ -7,8 +7,7 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_smac.common.checks import NonFiniteError
-from sb3_smac.common.diagnosis import TOO_LARGE
+from sb3_smac.common.checks import TOO_LARGE, NonFiniteError
 from sb3_smac.common.evaluation import Evaluation, Evaluator
 from sb3_smac.common.trust_region import is_invalid_distribution
 from sb3_smac.fast.plain_policy import is_samplewise, scale_calls
@@ -53,7 +52,6 @@ def make_actor_batch(
     advantages: th.Tensor,
     ent_coef: float = 0.0,
     max_grad_norm: float | None = None,
-    needs_gram: bool = True,
 ) -> ActorBatch:
     """
     Run the policy forward, in training mode, and differentiate.
@@ -65,14 +63,13 @@ def make_actor_batch(
     :param advantages: A_i, shape (N,)
     :param ent_coef: coefficient of the entropy bonus
     :param max_grad_norm: largest norm of the policy gradient; ``None``: no clipping
-    :param needs_gram: whether ``scores.gram()`` will be asked for
     :return: the batch
     :raises NonFiniteError: if the policy's outputs make no distribution
     """
     policy = evaluator.policy
     policy.set_training_mode(True)  # batch statistics and dropout
     samplewise = is_samplewise(policy)
-    with LayerRecorder(policy.modules() if samplewise or needs_gram else ()) as recorder:
+    with LayerRecorder(policy.modules()) as recorder:
         try:
             evaluation = evaluator.evaluate(observations, actions)
         except ValueError as error:

@@ -1,7 +1,10 @@
 """Fitting the critic: regression of values on returns."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch as th
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
@@ -9,14 +12,60 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_smac.common.buffers import take
-from sb3_smac.common.evaluation import Evaluator
+from sb3_smac.common.checks import NonFiniteError
+from sb3_smac.common.diagnosis import explain_critic
+from sb3_smac.common.evaluation import N_COMPARED, Evaluator
+from sb3_smac.common.normalizer import ReturnNormalizer, last_linear, unit_scale
+from sb3_smac.common.policies import unwrapped
 from sb3_smac.fast.plain_policy import PlainPolicy, is_samplewise
 from sb3_smac.maths import LayerRecorder, Scores, assign, flatten, gauss_newton_step
+
+if TYPE_CHECKING:
+    from sb3_smac.common.natural_actor_critic import NaturalActorCritic
 
 CriticOptimizer = Literal["adam", "gauss_newton"]
 
 # Further Gauss–Newton steps that lower the loss by less than this part of it are not worth their cost
 LEAST_PROGRESS = 0.01
+
+
+def fit_critic(
+    model: NaturalActorCritic, evaluator: Evaluator, rollout: RolloutBufferSamples, is_untrained: bool
+) -> float | None:
+    """
+    Fit the critic to the returns; parameters that it shares with the actor stay as they are.
+
+    :param model: the algorithm
+    :param evaluator: of the policy
+    :param rollout: N transitions
+    :param is_untrained: whether the policy was as it was built before the update
+    :return: mean squared error in units of the return; ``None`` if the user has frozen the critic
+    :raises NonFiniteError: if the error or a parameter is not finite
+    """
+    parameters = [parameter for parameter in model.critic_parameters if parameter.requires_grad]
+    if not parameters:
+        return None
+    policy, few = unwrapped(model.policy), slice(N_COMPARED)
+    moments = getattr(policy, "return_normalizer", None)
+    head = last_linear(getattr(policy, "value_net", None))
+    observations, actions = take(rollout.observations, few), rollout.actions[few]
+
+    def values() -> th.Tensor:
+        policy.set_training_mode(False)
+        return evaluator.values(observations, actions)
+
+    with unit_scale(
+        head, moments if isinstance(moments, ReturnNormalizer) else None, rollout.returns, values, is_untrained
+    ) as (targets, scale):
+        policy.set_training_mode(True)
+        data = (evaluator, rollout, targets, parameters, model.n_critic_updates)
+        if model.critic_optimizer == "adam":
+            loss = fit_by_gradients(*data, model.critic_batch_size, model.max_grad_norm).item()
+        else:
+            loss = fit_by_gauss_newton(*data, model.critic_damping).item()
+    if not math.isfinite(loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
+        raise NonFiniteError(explain_critic(model.rollout_buffer, model.num_timesteps))
+    return loss * scale**2
 
 
 def fit_by_gradients(
@@ -58,7 +107,7 @@ def _minibatch_gradients(
     """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
     plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
     if plain is not None and set(plain.critic.parameters) == set(parameters):
-        return plain.value_gradients(rollout.observations, targets)  # type: ignore[arg-type]  # a plain policy has no Dict
+        return plain.value_gradients(rollout.observations, targets)
 
     def gradients(indices: th.Tensor) -> th.Tensor:
         values = evaluator.values(take(rollout.observations, indices), rollout.actions[indices])

@@ -9,8 +9,6 @@ from sb3_smac.common import checks
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.maths import flat_gradient
 
-TOO_LARGE = f"The policy's output is not finite after an actor's step: the step was too large. {checks.ADVICE}"
-
 
 def explain_actor(evaluator: Evaluator, parameters: list[nn.Parameter], buffer: RolloutBuffer, num_timesteps: int) -> str:
     """

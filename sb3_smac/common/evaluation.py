@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
 
 from sb3_smac.common.buffers import take
+from sb3_smac.common.checks import TOO_LARGE, NonFiniteError
 from sb3_smac.common.trust_region import frozen, is_invalid_distribution, mean_kl
 
 # Two ways to one log-probability or value may differ by this much, relative to its size (or to 1, if it is less): the rounding
@@ -148,7 +149,17 @@ def agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples)
     :param rollout: N transitions, as they were stored, in random order
     :return: how the policy is evaluated, and the policy on the rollout
     :raises ValueError: if no method agrees with ``forward``: nothing could train what acts
+    :raises NonFiniteError: if the policy's outputs make no distribution
     """
+    try:
+        return _agreeing_evaluator(policy, rollout)
+    except ValueError as error:
+        if is_invalid_distribution(error):
+            raise NonFiniteError(TOO_LARGE) from error
+        raise
+
+
+def _agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples) -> tuple[Evaluator, Evaluation]:
     few = slice(N_COMPARED)
     observations, actions = take(rollout.observations, few), rollout.actions[few]
     found = _agreeing(policy, observations, actions, rollout.old_values[few], rollout.old_log_prob[few])
@@ -181,7 +192,10 @@ def initial_evaluator(policy: ActorCriticPolicy, observations: PyTorchObs) -> tu
     :param observations: a few
     :return: how it is evaluated so that what acts is what is trained (if any way agrees), and actions of its ``forward``
     """
-    actions, values, log_prob = _act(policy, observations)
+    try:
+        actions, values, log_prob = _act(policy, observations)
+    except Exception:  # it cannot act as it is built: that is said where it has to
+        return Evaluator(policy), policy.get_distribution(observations).mode()
     return _agreeing(policy, observations, actions, values, log_prob) or Evaluator(policy), actions
 
 

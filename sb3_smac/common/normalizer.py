@@ -77,8 +77,8 @@ class ObservationNormalizer(RunningMoments):
         """
         Add observations, and correct the layers that take normalised observations so that they put out what they did before.
 
-        A dimension whose deviation grows more than tenfold at once is left alone: what the layers took of it was clipped, and a
-        dimension that has been constant so far has taught them nothing.
+        A dimension whose deviation grows more than tenfold at once is left alone: what the layers took of it was clipped, and
+        one that has been constant so far has taught them nothing.
 
         :param observations: shape (N, *shape)
         :param layers: all layers that normalised observations go into, each with a bias
@@ -105,8 +105,8 @@ class ReturnNormalizer(RunningMoments):
     Statistics of the critic's targets, by which the critic is fitted to targets of mean 0 and deviation 1.
 
     This is PopArt (van Hasselt et al., 2016, https://arxiv.org/abs/1602.07714; here with the statistics of all targets rather
-    than of recent ones: they need no time scale, and each new rollout moves them less). The critic's last layer puts out values
-    in the environment's units at all times but while it is fitted (:func:`unit_scale`), so that nobody else knows of it.
+    than of recent ones: they need no time scale, and each new rollout moves them less). The critic's last layer puts out
+    values in the environment's units at all times but while it is fitted (:func:`unit_scale`): nobody else knows of it.
     """
 
 
@@ -121,7 +121,8 @@ def unit_scale(
     """
     While the block runs, the critic's last layer puts out values of unit scale: ``(V - mean) / std``.
 
-    Values of an untrained critic are lifted to the returns' own scale. A last layer that the user has frozen freezes the statistics, too. Returns whose squares leave float32 are scaled in any case.
+    Values of an untrained critic are lifted to the returns' own scale. A last layer that the user has frozen freezes the
+    statistics, too. Returns whose squares leave float32 are scaled in any case.
 
     :param head: the critic's last layer; ``None``: it is not known, and nothing is scaled
     :param moments: statistics of all returns, which are updated; ``None``: values are fitted as they are
@@ -174,9 +175,9 @@ def _is_affine_in(head: nn.Linear, values: Callable[[], th.Tensor]) -> bool:
     return bool(((after - 2 * before).abs() <= ROUNDING * before.abs().max()).all())
 
 
-def last_linear(module: nn.Module) -> nn.Linear | None:
+def last_linear(module: nn.Module | None) -> nn.Linear | None:
     """
-    :param module: the critic's output layer, or several of them in a row
+    :param module: the critic's output layer, or several of them in a row; ``None``: there is none
     :return: the last one, if it is a ``Linear`` layer
     """
     while isinstance(module, nn.Sequential) and len(module) > 0:

@@ -7,18 +7,17 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 
+from sb3_smac.common.buffers import take
 from sb3_smac.common.evaluation import Evaluator, initial_evaluator
+from sb3_smac.common.steps import ActorStep
 from sb3_smac.maths import leaf_uses
 
 
 def split_parameters(
-    policy: ActorCriticPolicy,
-    evaluator: Evaluator | None = None,
-    observations: PyTorchObs | None = None,
-    actions: th.Tensor | None = None,
+    policy: ActorCriticPolicy, evaluator: Evaluator | None = None, rollout: RolloutBufferSamples | None = None
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """
     Actor and critic parameters of a policy, in the order of ``policy.parameters()``, frozen ones included.
@@ -28,19 +27,20 @@ def split_parameters(
 
     :param policy: an actor-critic policy of Stable-Baselines3
     :param evaluator: how it is evaluated; ``None``: as its ``forward`` shows on a sample of the observation space
-    :param observations: a few, with the evaluator
-    :param actions: the actions taken there, with the evaluator
+    :param rollout: transitions, with the evaluator
     :return: the actor's and the critic's parameters
     :raises ValueError: if either has no parameters of its own; without an evaluator, also if either has only frozen ones
     """
     was_training = policy.training
     policy.set_training_mode(False)  # neither batch statistics nor dropout's random numbers are touched
-    is_new = evaluator is None
-    if evaluator is None:
+    is_new = evaluator is None or rollout is None
+    if evaluator is None or rollout is None:
         space = copy.deepcopy(policy.observation_space)  # sampling must not advance the environment's own generator
         space.seed(0)
         observations, _ = policy.obs_to_tensor(space.sample())
         evaluator, actions = initial_evaluator(policy, observations)
+    else:
+        observations, actions = take(rollout.observations, slice(2)), rollout.actions[:2]
     frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad and parameter.is_floating_point()]
     try:
         for parameter in frozen:  # may be unfrozen later: whose they are is asked of the graph
@@ -66,13 +66,12 @@ def split_parameters(
     return actor, critic
 
 
-def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter], policy: nn.Module) -> None:
+def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
     """
     Make an optimizer that of these parameters: new ones are added to its first group, others leave it with their state.
 
     :param optimizer: the critic's optimizer
     :param parameters: the critic's parameters
-    :param policy: the policy
     """
     groups, wanted = optimizer.param_groups, set(parameters)
     known = {parameter for group in groups for parameter in group["params"]}
@@ -124,19 +123,21 @@ def make_optimizer(
 
 
 @contextmanager
-def restored_on_error(policy: nn.Module, *optimizers: th.optim.Optimizer) -> Iterator[None]:
+def restored_on_error(policy: nn.Module, step: ActorStep, *optimizers: th.optim.Optimizer) -> Iterator[None]:
     """
-    Put a policy and its optimizers back as they were if the block raises.
+    Put a policy, the memory of its step and its optimizers back as they were if the block raises.
 
     :param policy: module whose parameters and buffers are restored, in place
+    :param step: what the next step starts its search from
     :param optimizers: optimizers whose state is restored
     """
-    state = copy_of_state(policy)
+    state, curvature = copy_of_state(policy), step.curvature
     optimizer_states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     try:
         yield
     except BaseException:
         policy.load_state_dict(state)
+        step.curvature = curvature
         for optimizer, optimizer_state in zip(optimizers, optimizer_states, strict=True):
             optimizer.load_state_dict(optimizer_state)
         raise

@@ -47,10 +47,15 @@ class _NormalizedFeatures(BasePolicy):
     observation_normalizer: nn.Module
 
     def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        """
+        :param obs: observations as the environment gives them
+        :param features_extractor: takes the normalised ones
+        :return: features
+        """
         return super().extract_features(self.observation_normalizer(obs), features_extractor)
 
 
-class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):
+class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  # type: ignore[misc]  # as SB3's own bases
     """
     Mixin: ``extract_features`` normalises observations, by statistics of the policy's own.
 
@@ -84,7 +89,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         fast_forward = FAST_FORWARDS.get(self)
         result = None if fast_forward is None else fast_forward(obs, deterministic)
-        return super().forward(obs, deterministic) if result is None else result
+        return super().forward(obs, deterministic) if result is None else result  # type: ignore[arg-type]  # SB3: Tensor
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """
@@ -152,11 +157,11 @@ class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):
     """``"MlpPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticPolicy`, disjoint by default."""
 
 
-class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.ActorCriticCnnPolicy):
+class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.ActorCriticCnnPolicy):  # type: ignore[misc]
     """``"CnnPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticCnnPolicy`, disjoint by default."""
 
 
-class MultiInputActorCriticPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy):
+class MultiInputActorCriticPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy):  # type: ignore[misc]
     """``"MultiInputPolicy"``: :class:`stable_baselines3.common.policies.MultiInputActorCriticPolicy`, disjoint by default."""
 
 

@@ -89,6 +89,6 @@ def value_at(name: str, value: ScheduleLike, progress_remaining: float) -> float
     now = to_schedule(value, name)(progress_remaining)
     if not 0 <= now < math.inf:
         raise ValueError(
-            f"{name} must be a finite number >= 0 at any time, got {now!r} where {progress_remaining:.4g} of the progress remains"
+            f"{name} must be a finite number >= 0 at any time, got {now!r} at a progress remaining of {progress_remaining:.4g}"
         )
     return now

@@ -41,7 +41,7 @@ class ActorStep:
 
     def __init__(self) -> None:
         self.curvature: float | None = None
-        """KL / ‖α x‖² of the last sized step."""
+        """KL divergence over the squared distance of the last sized step."""
 
     def take(
         self,
