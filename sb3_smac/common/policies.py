@@ -161,7 +161,9 @@ class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.A
     """``"CnnPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticCnnPolicy`, disjoint by default."""
 
 
-class MultiInputActorCriticPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy):  # type: ignore[misc]
+class MultiInputActorCriticPolicy(  # type: ignore[misc]
+    _DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy
+):
     """``"MultiInputPolicy"``: :class:`stable_baselines3.common.policies.MultiInputActorCriticPolicy`, disjoint by default."""
 
 
