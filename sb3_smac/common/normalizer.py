@@ -73,31 +73,27 @@ class ObservationNormalizer(RunningMoments):
         return ((observations.float() - self.mean) / self.std).clamp(-CLIP, CLIP).float()
 
     @th.no_grad()
-    def update_preserving(self, observations: th.Tensor, layers: list[nn.Linear]) -> bool:
+    def fold(self, before: "ObservationNormalizer", share: float, layers: list[nn.Linear]) -> None:
         """
-        Add observations, and correct the layers that take normalised observations so that they put out what they did before.
+        Correct the layers that take normalised observations for a part of the change of the statistics.
 
-        A dimension whose deviation grows more than tenfold at once is left alone: what the layers took of it was clipped, and
-        one that has been constant so far has taught them nothing.
+        A dimension whose deviation has grown more than tenfold is left alone: what the layers took of it was clipped, and one
+        that was constant before has taught them nothing.
 
-        :param observations: shape (N, *shape)
+        :param before: the statistics as they were
+        :param share: part of the change that the layers do not make up for: 0, they put out what they did before; 1, they are
+            left alone
         :param layers: all layers that normalised observations go into, each with a bias
-        :return: whether the layers put out the same for all of these observations (if they are all there are)
         """
-        old_mean, old_std = self.mean.clone(), self.std
-        was_clipped = self._clips(observations)
-        self.update(observations)
-        kept = self.std <= CLIP * old_std
-        scale = th.where(kept, self.std / old_std, 1.0).flatten()
-        shift = th.where(kept, (self.mean - old_mean) / old_std, 0.0).flatten()
+        std = before.std * (self.std / before.std) ** share
+        mean = before.mean + share * (self.mean - before.mean)
+        folded = self.std <= CLIP * before.std
+        scale = th.where(folded, self.std / std, 1.0).flatten()
+        shift = th.where(folded, (self.mean - mean) / std, 0.0).flatten()
         for layer in layers:
             weight = layer.weight.double()
             layer.bias.add_(weight @ shift)
             layer.weight.copy_(weight * scale)
-        return bool(kept.all()) and not was_clipped and not self._clips(observations)
-
-    def _clips(self, observations: th.Tensor) -> bool:
-        return bool((self.forward(observations).abs() >= CLIP).any())
 
 
 class ReturnNormalizer(RunningMoments):
