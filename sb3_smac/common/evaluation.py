@@ -69,7 +69,7 @@ class Evaluation:
         else:
             log_ratio = (new.log_prob - self.log_prob).double()
             kl = (log_ratio.exp() - 1 - log_ratio).mean().item()
-        return math.inf if math.isnan(kl) else kl  # ∞ − ∞ within the formula
+        return math.inf if math.isnan(kl) else max(kl, 0.0)  # ∞ − ∞ within the formula; rounding of a KL of 0
 
 
 @dataclass(frozen=True)
