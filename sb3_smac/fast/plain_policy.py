@@ -219,24 +219,24 @@ class PlainPolicy:
         log_prob = logits.numpy()[np.arange(len(actions)), actions]
         return th.from_numpy(actions), th.from_numpy(log_prob)
 
-    @th.no_grad()
-    def value_gradients(self, observations: th.Tensor, targets: th.Tensor) -> Callable[[th.Tensor], th.Tensor]:
+    def value_gradients(
+        self, observations: th.Tensor, targets: th.Tensor, out: Sequence[th.Tensor]
+    ) -> Callable[[th.Tensor], th.Tensor]:
         """
         :param observations: shape (N, ...)
         :param targets: regression targets, shape (N,)
-        :return: a function that takes indices of samples, sets the gradients of the critic's parameters to those of its mean
-            squared error on them, and returns that error
+        :param out: where gradients go, shaped as the critic's parameters
+        :return: a function that takes indices of samples, computes the gradients of the critic's mean squared error on them,
+            and returns that error
         """
         features, targets = self.features(observations), targets.float()[:, None]
-        parameters = self.critic.parameters
 
         @th.no_grad()
         def gradients(indices: th.Tensor) -> th.Tensor:
             activations = self.critic.activations(features[indices])
             residuals = activations[-1] - targets[indices]
-            deltas = self.critic.output_gradients(self.critic.slopes(activations), residuals * (2 / len(indices)))
-            for parameter, gradient in zip(parameters, self.critic.parameter_gradients(activations, deltas), strict=True):
-                parameter.grad = gradient
+            deltas = self.critic.output_gradients(activations, residuals * (2 / len(indices)))
+            self.critic.parameter_gradients(activations, deltas, out)
             return residuals.square().mean()
 
         return gradients
@@ -257,7 +257,6 @@ class PlainPolicy:
         :return: the product, as a function of v of shape (d,)
         """
         activations = self.actor.activations(self.features(observations))
-        slopes = self.actor.slopes(activations)
         size = len(activations[0])
         probs = None if self.is_gaussian else activations[-1].softmax(dim=1)
         inverse_variance = (-2 * self.policy.log_std.detach()).exp() if self.is_gaussian else th.ones(())
@@ -265,12 +264,12 @@ class PlainPolicy:
         @th.no_grad()
         def product(vector: th.Tensor) -> th.Tensor:
             pieces = dict(zip(parameters, unflatten(vector, parameters), strict=True))
-            moved = self.actor.directional_derivative(activations, slopes, [pieces[each] for each in self.actor.parameters])
+            moved = self.actor.directional_derivative(activations, [pieces[each] for each in self.actor.parameters])
             if probs is None:
                 moved = moved * inverse_variance
             else:
                 moved = probs * (moved - (probs * moved).sum(dim=1, keepdim=True))
-            deltas = self.actor.output_gradients(slopes, moved / size)
+            deltas = self.actor.output_gradients(activations, moved / size)
             gradients = dict(zip(self.actor.parameters, self.actor.parameter_gradients(activations, deltas), strict=True))
             if self.is_gaussian:
                 gradients[self.policy.log_std] = 2 * pieces[self.policy.log_std]
