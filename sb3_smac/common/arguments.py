@@ -127,10 +127,10 @@ def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
 def _arguments_of(cls: type) -> list[str]:
     """Names of the arguments of a class's constructor, those that it hands to its base classes included."""
     known: list[str] = []
-    for each in inspect.getmro(cls):
-        if "__init__" not in vars(each):
+    for base in inspect.getmro(cls):
+        if "__init__" not in vars(base):
             continue
-        parameters = inspect.signature(vars(each)["__init__"]).parameters.values()
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
         known += [
             parameter.name
             for parameter in parameters

@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_smac.common.buffers import take
+from sb3_smac.common.buffers import select
 from sb3_smac.common.checks import NonFiniteError
 from sb3_smac.common.diagnosis import explain_critic
 from sb3_smac.common.evaluation import N_COMPARED, Evaluator
@@ -49,7 +49,7 @@ def fit_critic(
     policy, few = unwrapped(model.policy), slice(N_COMPARED)
     moments = getattr(policy, "return_normalizer", None)
     head = last_linear(getattr(policy, "value_net", None))
-    observations, actions = take(rollout.observations, few), rollout.actions[few]
+    observations, actions = select(rollout.observations, few), rollout.actions[few]
 
     def values() -> th.Tensor:
         policy.set_training_mode(False)
@@ -99,8 +99,8 @@ def fit_by_gradients(
         if flat is None:
             for parameter in parameters:
                 parameter.grad = th.zeros_like(parameter)
-        own = [parameter.grad for parameter in plain.critic.parameters if parameter.grad is not None]
-        gradients = plain.value_gradients(rollout.observations, targets, own)  # type: ignore[arg-type]  # no Dict
+        out = [parameter.grad for parameter in plain.critic.parameters if parameter.grad is not None]
+        gradients = plain.value_gradients(rollout.observations, targets, out)
     losses = []
     try:
         for _ in range(n_passes):
@@ -121,7 +121,7 @@ def _gradients_by_autograd(
     """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
 
     def gradients(indices: th.Tensor) -> th.Tensor:
-        values = evaluator.values(take(rollout.observations, indices), rollout.actions[indices])
+        values = evaluator.values(select(rollout.observations, indices), rollout.actions[indices])
         loss = F.mse_loss(values, targets[indices].to(values.dtype))
         evaluator.policy.optimizer.zero_grad()
         loss.backward(inputs=parameters)

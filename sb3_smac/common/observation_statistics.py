@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_smac.common.actor_update import checked_kl
-from sb3_smac.common.buffers import take
+from sb3_smac.common.buffers import select
 from sb3_smac.common.evaluation import Evaluation, Evaluator
 from sb3_smac.common.normalizer import ObservationNormalizer
 from sb3_smac.common.policies import unwrapped
@@ -57,7 +57,7 @@ def update_observation_statistics(
         after, allowed = now(), SHARE * acted.kl(moved)
         change = moved.kl(after)
         if not is_untrained and not change <= allowed:
-            layers = policy.input_layers(take(rollout.observations, slice(8)))
+            layers = policy.input_layers(select(rollout.observations, slice(8)))
             if layers is None:
                 normalizer.load_state_dict(before.state_dict())
             else:

@@ -83,8 +83,8 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         self.return_normalizer = ReturnNormalizer() if normalize_returns else nn.Identity()
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"normalize_observations": self.normalize_observations, "normalize_returns": self.normalize_returns}
-        return {**super()._get_constructor_parameters(), **own}
+        parameters = {"normalize_observations": self.normalize_observations, "normalize_returns": self.normalize_returns}
+        return {**super()._get_constructor_parameters(), **parameters}
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         fast_forward = FAST_FORWARDS.get(self)
@@ -153,7 +153,7 @@ def _with_values_in_units_of_reward(state_dict: Mapping[str, Any]) -> Mapping[st
     return {**state_dict, **scaled}
 
 
-class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):
+class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):  # type: ignore[misc]
     """``"MlpPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticPolicy`, disjoint by default."""
 
 
@@ -162,7 +162,9 @@ class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.A
 
 
 class MultiInputActorCriticPolicy(  # type: ignore[misc]
-    _DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy
+    _DisjointByDefault,
+    NormalizingPolicy,
+    sb3_policies.MultiInputActorCriticPolicy,
 ):
     """``"MultiInputPolicy"``: :class:`stable_baselines3.common.policies.MultiInputActorCriticPolicy`, disjoint by default."""
 
