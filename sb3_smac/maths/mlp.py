@@ -125,7 +125,7 @@ class Mlp:
         """
         remaining = iter(tangents)
         moved: th.Tensor | None = None
-        for (layer, activation), inputs, output in zip(self.layers, activations, activations[1:], strict=True):
+        for (layer, activation), inputs, output in zip(self.layers, activations, activations[1:], strict=False):
             tangent = inputs @ next(remaining).T
             if layer.bias is not None:
                 tangent += next(remaining)
