@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac.common import checks
 from sb3_smac.common.normalizer import is_vector
@@ -107,13 +108,19 @@ def check_names(algorithm: type[NaturalActorCritic], names: Iterable[str]) -> No
             raise ValueError(f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}")
 
 
-def check_types(arguments: Mapping[str, Any]) -> None:
+def check_types(arguments: Mapping[str, Any], policy_aliases: Iterable[str]) -> None:
     """
     Check what Stable-Baselines3 takes without a look.
 
     :param arguments: those of the constructor that it has, too
+    :param policy_aliases: names of policies
     :raises ValueError: if one is of another type than it accepts
     """
+    policy = arguments["policy"]
+    is_class = isinstance(policy, type) and issubclass(policy, ActorCriticPolicy)
+    if not is_class and not (isinstance(policy, str) and policy in policy_aliases):
+        names = ", ".join(map(repr, policy_aliases))
+        raise ValueError(f"policy must be one of {names} or a subclass of SB3's ActorCriticPolicy, got {policy!r}")
     for name in ("policy_kwargs", "rollout_buffer_kwargs"):
         if not isinstance(arguments[name], dict | None):
             raise ValueError(f"{name} must be None or a dict of arguments, got {arguments[name]!r}")
@@ -148,9 +155,10 @@ def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
                     raise ValueError(f"{name}: {taker.__name__} has no argument {key!r}{_hint(key, known)}") from error
         if not model.policy_kwargs and not model.rollout_buffer_kwargs:
             raise
+        given = {name: value for name, value in model.policy_kwargs.items() if name not in NORMALIZATION}
         raise ValueError(
             f"policy_kwargs and rollout_buffer_kwargs must be what {model.policy_class.__name__} and {buffer_class.__name__} "
-            f"accept, got {model.policy_kwargs!r} and {model.rollout_buffer_kwargs!r}: {error}"
+            f"accept, got {given!r} and {model.rollout_buffer_kwargs!r}: {error}"
         ) from error
 
 
