@@ -82,6 +82,7 @@ def step_over_batches(
         model.record_actor("step_size", taken.step_size)
         if taken.halvings is not None:
             model.record_actor("line_search_halvings", taken.halvings)
+        del batch, direction  # two vectors of the parameters' size, which the next batch has no use for
     return taken.evaluation if is_whole else None
 
 
