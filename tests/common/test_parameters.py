@@ -82,11 +82,20 @@ class UnusedPolicy(MlpPolicy):
         self.mlp_extractor.value_net[0].requires_grad_(False)
 
 
+class First(nn.Module):
+    """The first of what comes in."""
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return inputs[:, :1]
+
+
 class ValueHeadOnly(MlpPolicy):
     """The value is the actor's own first latent: nothing is left for a critic."""
 
-    def predict_values(self, obs: Any) -> th.Tensor:
-        return self.mlp_extractor.forward_actor(self.extract_features(obs))[:, :1]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mlp_extractor.value_net = self.mlp_extractor.policy_net
+        self.value_net = First()
 
 
 def build(
