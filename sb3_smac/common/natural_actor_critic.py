@@ -153,7 +153,6 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         of_base = inherited(locals(), *OWN, "_init_setup_model")
         actions = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
         arguments.check_types(of_base, self.policy_aliases)
-        # no common loss: actor and critic have losses of their own
         super().__init__(**of_base, vf_coef=0.0, supported_action_spaces=actions, _init_setup_model=False)
         self.batch_size = batch_size
         self.target_kl = target_kl
