@@ -1,4 +1,4 @@
-"""Imports point one way: maths ← common ← algorithms ← zoo ← benchmark."""
+"""Imports point one way: maths ← common ← algorithms, envs ← zoo ← benchmark."""
 
 import ast
 import sys
@@ -15,8 +15,11 @@ FILES = {".".join(("sb3_smac", *path.relative_to(ROOT).with_suffix("").parts)): 
 FOLDERS = {".".join(name.split(".")[:2]) for name in FILES if name.count(".") > 1}
 
 ALGORITHM, PACKAGE, COMMAND_LINE = 2, 3, 6
-LAYERS = {"maths": 0, "common": 1, "zoo": 4, "benchmark": 5}
-"""Which layer a folder is in; any other folder is an algorithm's. The package names them all, its command line runs them."""
+LAYERS = {"maths": 0, "common": 1, "envs": ALGORITHM, "zoo": 4, "benchmark": 5}
+"""
+Which layer a folder is in; any other folder is an algorithm's. The package names them all, its command line runs them.
+Environments and algorithms know nothing of each other.
+"""
 
 
 def layer(module: str) -> int:
@@ -82,6 +85,8 @@ def test_the_maths_knows_only_torch_and_numpy(module: str) -> None:
         ("sb3_smac.common.checks", "import sb3_smac", ["sb3_smac"]),
         ("sb3_smac.smac.smac", "from sb3_smac.ac_cg import ACCG", ["sb3_smac.ac_cg.ACCG"]),
         ("sb3_smac.smac.smac", "from sb3_smac.smac import x\nfrom sb3_smac.common import y\nfrom sb3_smac.maths import z", []),
+        ("sb3_smac.envs.x", "from sb3_smac.common import checks\nfrom sb3_smac.smac import SMAC", ["sb3_smac.smac.SMAC"]),
+        ("sb3_smac.smac.smac", "from sb3_smac.envs import x", ["sb3_smac.envs.x"]),
         ("sb3_smac.zoo.__main__", "from sb3_smac import ALGORITHMS\nfrom sb3_smac.zoo import x", []),
         ("sb3_smac.__init__", "from sb3_smac.smac import SMAC", []),
         ("sb3_smac.__init__", "from sb3_smac.zoo import x", ["sb3_smac.zoo.x"] if (ROOT / "zoo").exists() else []),

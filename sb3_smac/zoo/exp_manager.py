@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from sb3_smac import ALGORITHMS
 from sb3_smac.common import checks
-from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
+from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.zoo import HYPERPARAMS
 
 TIME_LIMIT = "sb3_smac.zoo.wrappers.time_limit"

@@ -13,7 +13,7 @@ pytest.importorskip("envpool")
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
+from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.zoo.__main__ import main
 from sb3_smac.zoo.exp_manager import ExperimentManager
 
