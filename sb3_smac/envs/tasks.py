@@ -11,7 +11,7 @@ SMALLEST_IMAGE = 36
 """Height and width from which SB3's ``NatureCNN`` has an output."""
 
 
-def find_spec(env_id: str) -> EnvSpec:
+def find_task(env_id: str) -> EnvSpec:
     """
     Find what ``gymnasium.make`` would make: unlike ``gymnasium.spec``, with a module before the name or without a version.
 

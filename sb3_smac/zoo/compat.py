@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from sb3_smac import ALGORITHMS
-from sb3_smac.envs.tasks import find_spec
+from sb3_smac.envs.tasks import find_task
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _registering() -> Iterator[Callable[[str], None]]:
         if name in gym.registry:
             return
         try:
-            gym.registry[name] = find_spec(name)
+            gym.registry[name] = find_task(name)
         except ImportError as error:
             sys.exit(f"--env {name}: {error}")
         except gym.error.Error:

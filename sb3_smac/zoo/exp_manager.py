@@ -29,6 +29,7 @@ from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.envs.tasks import policy_for
 from sb3_smac.zoo import HYPERPARAMS, settings
 from sb3_smac.zoo.hyperparams_opt import sampler, searched
+from sb3_smac.zoo.wrappers import ends
 
 TIME_LIMIT = "sb3_smac.zoo.wrappers.time_limit"
 ERROR = "error"
@@ -55,6 +56,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
     """
 
     vec_env_class: Any  # what the Zoo gives to SB3's make_vec_env
+    env_wrapper: Any
     env_name: EnvironmentName
     normalize_kwargs: dict[str, Any]
     _is_atari: bool
@@ -160,14 +162,19 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """
-        Create environments: with ``vec_env: envpool``, those of training in EnvPool, those of evaluation in Gymnasium.
+        Create environments: with ``vec_env: envpool``, those of training in EnvPool, those of evaluation in Gymnasium. Every
+        episode of an evaluation ends.
 
         :param n_envs: number of environments
         :param eval_env: whether they are for evaluation
         :param no_log: whether to leave their episodes out of the log folder
         :return: the environments, wrapped
         """
-        if eval_env or self._pool_options is None:
+        if eval_env:
+            manager, wrap = copy.copy(self), self.env_wrapper
+            manager.env_wrapper = lambda env: ends(env if wrap is None else wrap(env))
+            return super(ExperimentManager, manager).create_envs(n_envs, eval_env, no_log)
+        if self._pool_options is None:
             return super().create_envs(n_envs, eval_env, no_log)
         options = {**self._pool_options, **self.env_kwargs, "monitor_dir": None if no_log else self.save_path}
         task = gym.spec(self.env_name.gym_id).id
