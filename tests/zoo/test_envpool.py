@@ -116,6 +116,10 @@ def test_search(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["vec_env:'envpool'", "env_wrapper:{'sb3_smac.zoo.wrappers.time_limit': {'max_step': 5}}"],
+            "env_wrapper has no argument 'max_step' of time_limit; did you mean 'max_episode_steps'?",
+        ),
+        (
+            ["vec_env:'envpool'", "env_kwargs:{'max_step': 5}"],
             "'max_step' is no option of EnvPool's CartPole-v1",
         ),
         (
