@@ -110,12 +110,6 @@ def test_time_limit_is_shortened_and_lengthened_inside_the_monitor(max_episode_s
     assert steps == info["episode"]["l"] == max_episode_steps
 
 
-def test_an_environment_without_a_time_limit_is_refused() -> None:
-    env = gym.make("Pendulum-v1", max_episode_steps=-1)
-    with pytest.raises(ValueError, match="has no time limit that could become 1000 steps"):
-        time_limit(env, 1000)
-
-
 @every_algorithm
 def test_registered_beside_the_zoo_s_own(algo: str) -> None:
     from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
