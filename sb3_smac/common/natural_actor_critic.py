@@ -225,7 +225,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         # rebuilt by _setup_model, or by the next update
-        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters"]
+        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_metrics"]
 
     @classmethod
     def load(
