@@ -31,7 +31,9 @@ ZOO_KEYS = {
     *("env_kwargs", "monitor_kwargs", "callback"),
 }
 # Their settings were searched; they are not the paper's
-TUNED = {"smac": {f"{name}-v{v}" for name in ("HalfCheetah", "Hopper", "Walker2d") for v in (4, 5)}}
+TUNED = {
+    "smac": {f"{name}-v{v}" for name in ("Ant", "HalfCheetah", "Hopper", "Humanoid", "Swimmer", "Walker2d") for v in (4, 5)}
+}
 STEP_SIZES = {"learning_rate", "critic_learning_rate", "target_kl"}
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
 
