@@ -45,7 +45,7 @@ class Report:
         self.study = study
         self.results = results
         # Of all entries: a line keeps its look while the study grows
-        self.styles = figures.styles({label: entry.algorithm for label, entry in study.entries.items()})
+        self.styles = figures.styles({label: study.algorithm(label) for label in study.algorithms})
         self.text = [f"# Study `{study.name}`\n"]
         self.tables: dict[str, pd.DataFrame] = {}
         self.figures: dict[str, Figure] = {}
@@ -115,12 +115,12 @@ def _results(study: Study, runs: Sequence[Run]) -> Results:
     if not finished:
         raise ValueError(f"Study {study.name!r} has no finished run to report")
     for run in finished:
-        if run.label not in study.entries or run.task not in study.tasks:
-            raise ValueError(f"Run {run.key!r} is not of study {study.name!r}: {[*study.entries]} on {[*study.tasks]}")
+        if run.label not in study.algorithms or run.task not in study.tasks:
+            raise ValueError(f"Run {run.key!r} is not of study {study.name!r}: {[*study.algorithms]} on {[*study.tasks]}")
     labels, tasks = {run.label for run in finished}, {run.task for run in finished}
     return Results(
         finished,
-        [label for label in study.entries if label in labels],
+        [label for label in study.algorithms if label in labels],
         [task for task in study.tasks if task in tasks],
         len(study.seeds),
     )
@@ -128,10 +128,10 @@ def _results(study: Study, runs: Sequence[Run]) -> Results:
 
 def _introduction(report: Report, runs: pd.DataFrame) -> None:
     study, results = report.study, report.results
-    complete = len(study.entries) * len(study.tasks) * len(study.seeds)
+    complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
     budgets = ", ".join(f"{task} {tables.timesteps(results.budget(task))}" for task in results.tasks)
     report.text.append(
-        f"{len(runs)} of {complete} runs ({report.table('runs', runs)}): {len(study.entries)} algorithms, "
+        f"{len(runs)} of {complete} runs ({report.table('runs', runs)}): {len(study.algorithms)} algorithms, "
         f"{len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: {budgets}. Returns are undiscounted "
         "training returns; ± is the standard deviation over seeds; (k/n) after a number: only k of n seeds are finished.\n"
     )
