@@ -18,12 +18,6 @@ from sb3_smac.benchmark.store import CURVES, Run, curve
 from sb3_smac.benchmark.study import Job, Study
 
 
-def is_legacy(folder: Path) -> bool:
-    """
-    :param folder: folder of results
-    :return: whether it has runs of this layout
-    """
-    return next(folder.glob("*/*/*/run.json"), None) is not None
 
 
 def read(folder: Path, study: Study) -> Iterator[Run]:
@@ -77,4 +71,4 @@ def _evaluation_times(evaluations: pd.DataFrame, episodes: pd.DataFrame, seconds
     return np.interp(evaluations["timestep"], episodes["timestep"], episodes["wall_time"] - each * before)
 
 
-__all__ = ["is_legacy", "read"]
+__all__ = ["read"]

@@ -171,8 +171,7 @@ class Store:
         try:
             return self._load(key)
         except FileNotFoundError:  # another process has packed it since
-            self._index = None
-            self._tables.clear()
+            self._forget()
             return self._load(key)
 
     def runs(self, keys: Iterable[str] | None = None) -> list[Run]:
@@ -208,14 +207,13 @@ class Store:
         if not (self.root / SCRATCH).is_dir():
             return 0
         with FileLock(self.root / SCRATCH / ".lock"):
-            self._index = None
-            self._tables.clear()
+            self._forget()
             if folders := self._scratch():
                 self._rewrite([self.load(key) for key in self._runs()])
             for folder in folders:
                 with self._partial() as partial:  # a folder that goes, goes whole
                     folder.rename(partial / folder.name)
-            self._index = None
+            self._forget()
         return len(folders)
 
     def merge(self, runs: Iterable[Run]) -> tuple[list[str], list[str]]:
@@ -243,6 +241,10 @@ class Store:
         for partial in (self.root / SCRATCH).glob(f"{PARTIAL}*"):
             if time.time() - partial.stat().st_mtime > ABANDONED:
                 shutil.rmtree(partial, ignore_errors=True)
+
+    def _forget(self) -> None:
+        self._index = None
+        self._tables.clear()
 
     def _scratch(self) -> list[Path]:
         return sorted(folder for folder in (self.root / SCRATCH).glob("*/") if not folder.name.startswith("."))
