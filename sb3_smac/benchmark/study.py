@@ -20,6 +20,7 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
     zoo: ../../zoo_hyperparams  # optional: folder of YAML files that come before the Zoo's
     hyperparameters: {gamma: 0.99}                 # optional, for every algorithm that has them
     evaluation: {every: 10000, episodes: 10}       # optional: deterministic evaluations
+    reference: ppo              # optional: whose times and returns a report divides by
 
 Hyperparameters are the Zoo's entry, then the study's, the task's, the algorithm's and the algorithm's on the task; the last
 word counts. What the study or a task sets reaches the algorithms that have such a hyperparameter, and no other.
@@ -165,6 +166,7 @@ class Study(Section):
     :param zoo: folder of YAML files that come before the Zoo's
     :param hyperparameters: what is set for every algorithm that has it
     :param evaluation: deterministic evaluations; ``None``: there are none
+    :param reference: label of the entry whose times and returns a report divides by; ``None``: AC-SGD's, or the first
     """
 
     name: Annotated[str, Field(pattern=r"^[\w=+][\w.=+-]*$")]
@@ -176,6 +178,7 @@ class Study(Section):
     zoo: Annotated[Path, Field(strict=False)] | None = None
     hyperparameters: Hyperparameters = {}
     evaluation: Evaluation | None = None
+    reference: str | None = None
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -196,6 +199,7 @@ class Study(Section):
             accepted = settings.accepts(self.algorithm(label))
             for names in (entry.hyperparameters, *entry.tasks.values()):
                 _known(f"hyperparameter of {self.algorithm(label)}", names, accepted, place)
+        _known("algorithm", [self.reference] if self.reference else [], self.algorithms, "reference")
         every = {name: None for label in self.algorithms for name in settings.accepts(self.algorithm(label))}
         _known("hyperparameter", self.hyperparameters, every, "hyperparameters")
         for task, there in self.tasks.items():
