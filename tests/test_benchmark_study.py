@@ -1,6 +1,5 @@
 """Studies: what they resolve to, and how they are refused."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _execute(jobs: Sequence[Job], store: Store, options: argparse.Namespace) -> None:
-    """Run what is missing, and keep each run as it ends, with a line for each; what cannot be made ends it before the first."""
+    """Run what is missing, and keep each run as it ends; a model that cannot be made is an error before anything is run."""
     done = {*store.finished(), *(() if options.retry_failed else store.failed())}
     jobs = [job for job in jobs if job.key not in done]
     for job in {(job.label, job.task): job for job in jobs}.values():

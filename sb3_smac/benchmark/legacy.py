@@ -1,5 +1,5 @@
 """
-Runs in the layout of version 0.1.0's first results: ``<label>/<task>/seed<seed>-<hash>/`` with ``run.json`` and gzipped CSV files.
+Runs in the layout of the first results: folders ``<label>/<task>/seed<seed>-<hash>/`` of ``run.json`` and gzipped CSV files.
 
 Their keys had hashed every hyperparameter, the constructors' defaults included. A run gets the key of the study's job that it
 is: the one whose settings, with the defaults of today for all others, are the run's.
@@ -16,8 +16,6 @@ import pandas as pd
 from sb3_smac.benchmark import settings
 from sb3_smac.benchmark.store import CURVES, Run, curve
 from sb3_smac.benchmark.study import Job, Study
-
-
 
 
 def read(folder: Path, study: Study) -> Iterator[Run]:
@@ -43,21 +41,25 @@ def _job(info: dict[str, Any], wanted: Job | None) -> Job:
     # An environment's number is the Zoo's, and one where it says none
     everything = {"n_envs": 1, **settings.defaults(info["algorithm"]), **info["hyperparameters"]}
     names = set() if wanted is None else set(wanted.hyperparameters)
-    names |= {name for name, value in info["hyperparameters"].items() if value != settings.defaults(info["algorithm"]).get(name)}
+    names |= {
+        name for name, value in info["hyperparameters"].items() if value != settings.defaults(info["algorithm"]).get(name)
+    }
     chosen = {name: everything[name] for name in everything if name in names}
     record = {name: info[name] for name in ("label", "algorithm", "task", "seed", "budget", "horizon", "evaluation")}
     job = Job(**record, hyperparameters=chosen)
     if wanted is None:
         return job
     complete = {"n_envs": 1, **settings.defaults(wanted.algorithm), **wanted.hyperparameters}
-    same = settings.same({**job.configuration, "hyperparameters": everything}, {**wanted.configuration, "hyperparameters": complete})
+    same = settings.same(
+        {**job.configuration, "hyperparameters": everything}, {**wanted.configuration, "hyperparameters": complete}
+    )
     return wanted if same else job
 
 
 def _curve(folder: Path, name: str, info: dict[str, Any]) -> pd.DataFrame:
     path = folder / f"{name}.csv.gz"
-    table = pd.read_csv(path, float_precision="round_trip") if path.exists() else ()
-    if len(table) == 0:
+    table = pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
+    if table.empty:
         return curve(name)
     if name == "evaluations":
         table["wall_time"] = _evaluation_times(table, _curve(folder, "episodes", info), info["duration"]["evaluation"])

@@ -134,8 +134,8 @@ def _introduction(report: Report) -> None:
     complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
     budgets = ", ".join(f"{task} {tables.timesteps(results.budget(task))}" for task in results.tasks)
     report.text.append(
-        f"{len(results.table)} of {complete} runs ({report.table('runs', results.table)}): {len(study.algorithms)} algorithms, "
-        f"{len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: {budgets}. Returns are undiscounted "
+        f"{len(results.table)} of {complete} runs ({report.table('runs', results.table)}): "
+        f"{len(study.algorithms)} algorithms, {len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: {budgets}. Returns are undiscounted "
         "training returns; ± is the standard deviation over seeds; (k/n) after a number: only k of n seeds are finished.\n"
     )
 
@@ -163,13 +163,13 @@ def _evaluations(report: Report) -> None:
     over_timesteps, over_time = results.evaluation_curves("timestep"), results.evaluation_curves("wall_time")
     if not over_timesteps:
         return
-    in_hours = {task: {label: (x / 3600, y) for label, (x, y) in cells.items()} for task, cells in over_time.items()}
+    in_minutes = {task: {label: (x / 60, y) for label, (x, y) in cells.items()} for task, cells in over_time.items()}
     report.section(
         "Evaluation curves",
         "Mean return of each evaluation, with deterministic actions: the mean over seeds in a band of ± one standard "
         "deviation; over timesteps, and over wall-clock time without evaluations.",
         _curves(report, "evaluations", over_timesteps, "return"),
-        _curves(report, "evaluations_wall_clock", in_hours, "return", "hours"),
+        _curves(report, "evaluations_wall_clock", in_minutes, "return", "minutes"),
     )
     returns = {column: tables.returns(results, column) for column in ("evaluation", "mean_evaluation")}
     scores = {
@@ -184,8 +184,8 @@ def _evaluations(report: Report) -> None:
     links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
     report.section(
         "Evaluations over all tasks",
-        f"Interquartile mean over tasks and runs of the return over {results.reference}'s mean return on the task, of the last "
-        f"evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: {_tasks(last)}, those "
+        f"Interquartile mean over tasks and runs of the return over {results.reference}'s mean return on the task, of the "
+        f"last evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: {_tasks(last)}, those "
         f"in which every algorithm has runs and {results.reference}'s mean is positive.",
         markdown(
             pd.DataFrame(
@@ -232,7 +232,8 @@ def _aggregates(report: Report) -> None:
     report.section(
         "Over all tasks",
         "Final returns, scaled in each task so that the worst algorithm's mean is 0 and the best algorithm's is 1. "
-        f"{INTERVALS} Tasks: {_tasks(means)}, those in which every algorithm has runs and two differ; runs per task: {counts}.",
+        f"{INTERVALS} Tasks: {_tasks(means)}, those in which every algorithm has runs and two differ; "
+        f"runs per task: {counts}.",
         f"Interquartile mean: the mean of the middle half of all runs ({report.table('interquartile_mean', means)}).",
         markdown(pd.DataFrame({"algorithm": means["label"], "interquartile mean": tables.with_interval(means, "iqm")})),
         "Probability of improvement: that a run of X ends above a run of Y, mean over tasks "

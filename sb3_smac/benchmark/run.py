@@ -36,6 +36,7 @@ RESOLUTION = 500
 # Evaluation episodes are not those of training
 EVALUATION_SEED = 1_000_000
 
+
 def run(job: Job) -> Run:
     """
     Train once. Nothing that goes wrong in training is raised: it is the run's traceback.

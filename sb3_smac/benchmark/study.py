@@ -112,7 +112,6 @@ def _listed(content: Any) -> Any:
 
 
 Hyperparameters = Annotated[dict[str, Any], BeforeValidator(lambda content: {} if content is None else content)]
-Names = (BeforeValidator(_listed), Field(min_length=1))
 
 
 class Evaluation(Section):
@@ -170,8 +169,8 @@ class Study(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[\w=+][\w.=+-]*$")]
-    algorithms: Annotated[dict[str, Entry], *Names]
-    tasks: Annotated[dict[str, Task], *Names]
+    algorithms: Annotated[dict[str, Entry], BeforeValidator(_listed), Field(min_length=1)]
+    tasks: Annotated[dict[str, Task], BeforeValidator(_listed), Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     budget: Count
     horizon: Count | None = None
