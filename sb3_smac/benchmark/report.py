@@ -135,8 +135,9 @@ def _introduction(report: Report) -> None:
     budgets = ", ".join(f"{task} {tables.timesteps(results.budget(task))}" for task in results.tasks)
     report.text.append(
         f"{len(results.table)} of {complete} runs ({report.table('runs', results.table)}): "
-        f"{len(study.algorithms)} algorithms, {len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: {budgets}. Returns are undiscounted "
-        "training returns; ± is the standard deviation over seeds; (k/n) after a number: only k of n seeds are finished.\n"
+        f"{len(study.algorithms)} algorithms, {len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: "
+        f"{budgets}. Returns are undiscounted training returns, unless said otherwise; ± is the standard deviation over "
+        "seeds; (k/n) after a number: only k of n seeds are finished.\n"
     )
 
 
@@ -185,8 +186,8 @@ def _evaluations(report: Report) -> None:
     report.section(
         "Evaluations over all tasks",
         f"Interquartile mean over tasks and runs of the return over {results.reference}'s mean return on the task, of the "
-        f"last evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: {_tasks(last)}, those "
-        f"in which every algorithm has runs and {results.reference}'s mean is positive.",
+        f"last evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: {_tasks(last)}, "
+        f"those in which every algorithm has runs and {results.reference}'s mean is positive.",
         markdown(
             pd.DataFrame(
                 {
