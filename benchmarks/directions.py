@@ -176,11 +176,15 @@ def gains_text(rows: pd.DataFrame) -> pd.DataFrame:
     :param rows: of :func:`gains`, or of the file
     :return: the percentages on unseen transitions, means over the checkpoints; in brackets the own batch's
     """
-    keys = ["direction", "damping", "task", "N"]
-    means = 100 * rows.groupby(keys, sort=False, dropna=False)[["own", "unseen", "standard_error"]].mean()
+    rows = rows.assign(damping=rows["damping"].fillna(""), column=rows["task"] + ", N = " + rows["N"].astype(str))
+    keys = ["direction", "damping", "column"]
+    means = 100 * rows.groupby(keys)[["own", "unseen", "standard_error"]].mean()
     means["standard_error"] /= np.sqrt(rows["timesteps"].nunique())
-    means["text"] = [f"{row.unseen:.1f} ± {row.standard_error:.1f} ({row.own:.0f})" for row in means.itertuples()]
-    return means["text"].unstack(["task", "N"], sort=False).reset_index()
+    texts = {row.Index: f"{row.unseen:.1f} ± {row.standard_error:.1f} ({row.own:.0f})" for row in means.itertuples()}
+    columns = rows["column"].unique()
+    directions = rows[["direction", "damping"]].drop_duplicates().itertuples(index=False, name=None)
+    cells = [(*direction, *(texts[(*direction, column)] for column in columns)) for direction in directions]
+    return pd.DataFrame(cells, columns=["direction", "λ", *columns])
 
 
 def main() -> None:
