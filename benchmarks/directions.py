@@ -2,8 +2,8 @@
 What the direction of each rung of the ladder is, and what it is worth: two measurements on rollouts of AC-CG's policy.
 
 ``cosines``: the cosine between a direction and the exact damped natural gradient ``(F + λI)⁻¹ g`` (AC-CG run to convergence).
-Beside the package's rungs stands one that did not make it: the true Fisher in sample space. With the outputs' Fisher written as
-``H_i = L_i L_iᵀ``, the rows of ``L_iᵀ J_i`` of n states take the place of the scores, and the Gram matrix is solved by one
+Beside the package's rungs stands one that did not make it: the true Fisher in sample space. With the outputs' Fisher written
+as ``H_i = L_i L_iᵀ``, the rows of ``L_iᵀ J_i`` of n states take the place of the scores, and the Gram matrix is solved by one
 Cholesky factorisation, as for the empirical Fisher. On all states it is exact and slow; on a subset as close to the exact
 direction as ten iterations of conjugate gradient it costs as much or more.
 
