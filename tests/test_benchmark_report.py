@@ -241,7 +241,7 @@ def test_a_partly_finished_study(tmp_path: Path) -> None:
 def test_scores_take_as_many_seeds_as_every_task_has() -> None:
     """SMAC has one seed of Pendulum, so its first one of Hopper counts: 290 between 150 (worst mean) and 290 (best)."""
     runs = [run for run in all_runs() if (run.label, run.task, run.seed) != ("SMAC", "Pendulum-v1", 1)]
-    scores = statistics.min_max_scores(tables.returns(tables.Results(STUDY, runs), "final_return"))
+    scores = statistics.min_max_scores(tables.Results(STUDY, runs).returns("final_return"))
     assert scores["SMAC"].tolist() == [[1, 0]]
     np.testing.assert_allclose(scores["AC-SGD"][:, 0], [40 / 140, 60 / 140])
 
@@ -297,6 +297,7 @@ def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
     assert means["PPO"] == pytest.approx(1) and means["new"] == pytest.approx(23 / 11, rel=1e-5)
     means = pd.read_csv(tmp_path / "mean_evaluation_iqm.csv").set_index("label")["iqm"]
     assert means["new"] == pytest.approx(17 / 8, rel=1e-5)
+    assert "mean over tasks" in section(tmp_path, "Improvement in evaluations")
     # The probability takes all three: on Pendulum it is 0
     pairs = pd.read_csv(tmp_path / "evaluation_improvement.csv")
     assert pairs[["x", "y"]].to_numpy().tolist() == [["new", "PPO"]]

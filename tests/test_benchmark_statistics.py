@@ -22,13 +22,6 @@ def test_the_final_return_is_of_the_last_tenth() -> None:
     assert np.isnan(statistics.final_return(episodes([], []), budget=100))
 
 
-def test_the_last_100_episodes() -> None:
-    returns = [1000.0] * 20 + [1.0] * 50 + [3.0] * 50
-    assert statistics.last_episodes_return(episodes([*range(1, 121)], returns)) == 2
-    assert statistics.last_episodes_return(episodes([1, 2], [5.0, 7.0])) == 6
-    assert np.isnan(statistics.last_episodes_return(episodes([], [])))
-
-
 def test_every_timestep_counts_in_the_area() -> None:
     # 10 steps at 1, 30 at 5: (10 + 150) / 40
     assert statistics.mean_training_return(episodes([10, 40], [1.0, 5.0])) == 4

@@ -1,4 +1,4 @@
-"""What the command line does."""
+"""What the command line does: each command takes its options, and gives its exit status."""
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,7 @@ T = TypeVar("T")
 
 
 def run(options: argparse.Namespace) -> int:
-    """
-    Run what is missing of a study, and pack it, however this ends.
-
-    :param options: command-line options
-    :return: exit status: 1 if a run has failed
-    """
+    """Run what is missing of a study, and pack it, however this ends; 1 if a run has failed."""
     study = _study(options)
     store = _store(options, study)
     store.clean()
@@ -62,12 +57,7 @@ def _line(run: Run) -> str:
 
 
 def status(options: argparse.Namespace) -> int:
-    """
-    Print how many runs of each algorithm and task are finished, failed and missing.
-
-    :param options: command-line options
-    :return: exit status
-    """
+    """Print how many runs of each algorithm and task are finished, failed and missing."""
     study = _study(options)
     store, jobs = _store(options, study), study.jobs
     finished, failed = set(store.finished()), set(store.failed())
@@ -93,18 +83,13 @@ def _other_defaults(runs: Sequence[Mapping]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for info in runs:
         for name, value in settings.defaults(info["algorithm"]).items():
-            if name in info["defaults"] and not settings.same(info["defaults"][name], value):
+            if name in info["defaults"] and settings.canonical(info["defaults"][name]) != settings.canonical(value):
                 counts[f"{info['algorithm']}'s {name}"] = counts.get(f"{info['algorithm']}'s {name}", 0) + 1
     return counts
 
 
 def report(options: argparse.Namespace) -> int:
-    """
-    Write tables and figures of the finished runs.
-
-    :param options: command-line options
-    :return: exit status
-    """
+    """Write tables and figures of the finished runs."""
     from sb3_smac.benchmark.report import write_report
 
     study = _study(options)
@@ -120,12 +105,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def pack(options: argparse.Namespace) -> int:
-    """
-    Move the runs that have ended from scratch into the few files that are kept.
-
-    :param options: command-line options
-    :return: exit status
-    """
+    """Move the runs that have ended from scratch into the few files that are kept."""
     store = _store(options, _study(options))
     store.clean()
     print(f"{store.pack()} runs packed in {store.root}")
@@ -133,12 +113,7 @@ def pack(options: argparse.Namespace) -> int:
 
 
 def merge(options: argparse.Namespace) -> int:
-    """
-    Take finished runs from other folders of results, and pack them.
-
-    :param options: command-line options
-    :return: exit status: 1 if two runs of one configuration disagree
-    """
+    """Take finished runs from other folders of results, and pack them; 1 if two runs of one configuration disagree."""
     study = _study(options)
     store = _store(options, study)
     store.clean()

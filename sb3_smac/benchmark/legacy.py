@@ -50,10 +50,8 @@ def _job(info: dict[str, Any], wanted: Job | None) -> Job:
     if wanted is None:
         return job
     complete = {"n_envs": 1, **settings.defaults(wanted.algorithm), **wanted.hyperparameters}
-    same = settings.same(
-        {**job.configuration, "hyperparameters": everything}, {**wanted.configuration, "hyperparameters": complete}
-    )
-    return wanted if same else job
+    run, ours = ({**it.configuration, "hyperparameters": values} for it, values in ((job, everything), (wanted, complete)))
+    return wanted if settings.canonical(run) == settings.canonical(ours) else job
 
 
 def _curve(folder: Path, name: str, info: dict[str, Any]) -> pd.DataFrame:

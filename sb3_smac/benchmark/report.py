@@ -4,20 +4,30 @@ The report of a study: the paper's tables and figures, made of its finished runs
 The same runs give the same files, byte for byte.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sb3_smac.benchmark import figures, statistics, tables
+from sb3_smac.benchmark import figures, statistics
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Study
-from sb3_smac.benchmark.tables import Results, markdown
+from sb3_smac.benchmark.tables import Curves, Results, bold, markdown, number, ratio, timesteps, with_interval
 
 REPORT = "report.md"
 
+PAPER_FINALS = {
+    "Acrobot": -94.1,
+    "CartPole": 973.4,
+    "Pendulum": -2230.0,
+    "HalfCheetah": 2940.0,
+    "Hopper": 331.2,
+    "Swimmer": 28.5,
+    "Walker2d": 204.1,
+    "Pusher": -408.2,
+}
+PAPER_ALGORITHM = "smac"
 PAPER_SOURCE = (
     "The paper's values are those that public summaries of it (arXiv 2601.18626) report, a secondary source; "
     "Humanoid's and the baselines' are not known."
@@ -73,12 +83,13 @@ class Report:
         path.write_text("\n".join(self.text), encoding="utf-8")
         return path
 
-    def section(self, heading: str, *paragraphs: str) -> None:
+    def section(self, heading: str, *paragraphs: str | pd.DataFrame) -> None:
         """
         :param heading: of the section
-        :param paragraphs: text and tables in Markdown
+        :param paragraphs: Markdown, or a table with text in every cell
         """
-        self.text += [f"## {heading}\n", *(f"{paragraph.rstrip()}\n" for paragraph in paragraphs)]
+        texts = [markdown(paragraph) if isinstance(paragraph, pd.DataFrame) else paragraph for paragraph in paragraphs]
+        self.text += [f"## {heading}\n", *(f"{text}\n" for text in texts)]
 
     def table(self, name: str, table: pd.DataFrame) -> str:
         """
@@ -98,6 +109,10 @@ class Report:
         self.figures[name] = figure
         return f"[![{name.replace('_', ' ')}]({name}.png)]({name}.svg)"
 
+    def curves(self, name: str, curves: Curves, ylabel: str, xlabel: str = "timesteps") -> str:
+        """:meth:`figure` of some curves."""
+        return self.figure(name, figures.curves_figure(curves, self.styles, ylabel, xlabel))
+
 
 def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     """
@@ -112,27 +127,19 @@ def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     for run in runs:
         if run.label not in study.algorithms or run.task not in study.tasks:
             raise ValueError(f"Run {run.key!r} is not of study {study.name!r}: {[*study.algorithms]} on {[*study.tasks]}")
-    report = Report(Results(study, runs))
-    if not report.results.cells:
+    results = Results(study, runs)
+    if not results.cells:
         raise ValueError(f"Study {study.name!r} has no finished run to report")
-    for section in (
-        _introduction,
-        _returns,
-        _evaluations,
-        _learning_curves,
-        _aggregates,
-        _batch_sizes,
-        _times,
-        _log_probabilities,
-    ):
-        section(report)
+    report = Report(results)
+    for section in (_introduction, _returns, _evaluations, _learning, _aggregates, _batch_sizes, _times, _log_probabilities):
+        section(report, results)
     return report.write(Path(folder))
 
 
-def _introduction(report: Report) -> None:
-    study, results = report.results.study, report.results
+def _introduction(report: Report, results: Results) -> None:
+    study = results.study
     complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
-    budgets = ", ".join(f"{task} {tables.timesteps(results.budget(task))}" for task in results.tasks)
+    budgets = ", ".join(f"{task} {timesteps(results.budget(task))}" for task in results.tasks)
     report.text.append(
         f"{len(results.table)} of {complete} runs ({report.table('runs', results.table)}): "
         f"{len(study.algorithms)} algorithms, {len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: "
@@ -141,89 +148,104 @@ def _introduction(report: Report) -> None:
     )
 
 
-def _returns(report: Report) -> None:
-    results = report.results
-    finals = tables.summary(results.table, "final_return")
-    text = tables.returns_text(results, finals, paper=True)
+def _returns(report: Report, results: Results) -> None:
+    finals = results.summary("final_return")
+    text = _returns_text(results, finals)
+    smac = next((label for label in results.labels if results.study.algorithm(label) == PAPER_ALGORITHM), None)
+    known = [PAPER_FINALS.get(task.split("-")[0]) for task in results.tasks]
+    beside_the_papers = smac is not None and any(known)
+    if beside_the_papers:
+        text.insert(list(text.columns).index(smac) + 1, f"{smac}, paper", [number(value) for value in known])
     report.section(
         "Final return",
         "Mean return of the training episodes that end in the last tenth of the budget, the best in bold "
         f"({report.table('final_return', finals)}).",
-        markdown(text),
-        *([PAPER_SOURCE] if len(text.columns) > 1 + len(results.labels) else []),
+        text,
+        *([PAPER_SOURCE] if beside_the_papers else []),
     )
     for column, heading, definition in OTHER_RETURNS:
         if results.table[column].notna().any():
-            numbers = tables.summary(results.table, column)
-            link = report.table(column, numbers)
-            report.section(heading, f"{definition} ({link}).", markdown(tables.returns_text(results, numbers)))
+            table = results.summary(column)
+            report.section(heading, f"{definition} ({report.table(column, table)}).", _returns_text(results, table))
 
 
-def _evaluations(report: Report) -> None:
-    results = report.results
-    over_timesteps, over_time = results.evaluation_curves("timestep"), results.evaluation_curves("wall_time")
-    if not over_timesteps:
+def _returns_text(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
+    """The layout of the paper's Table 1."""
+    best = summary.groupby("task")["mean"].max()
+    return results.across(summary, lambda cell: bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
+
+
+def _evaluations(report: Report, results: Results) -> None:
+    if not results.evaluation_curves("timestep"):
         return
-    in_minutes = {task: {label: (x / 60, y) for label, (x, y) in cells.items()} for task, cells in over_time.items()}
     report.section(
         "Evaluation curves",
         "Mean return of each evaluation, with deterministic actions: the mean over seeds in a band of ± one standard "
         "deviation; over timesteps, and over wall-clock time without evaluations.",
-        _curves(report, "evaluations", over_timesteps, "return"),
-        _curves(report, "evaluations_wall_clock", in_minutes, "return", "minutes"),
+        report.curves("evaluations", results.evaluation_curves("timestep"), "return"),
+        report.curves("evaluations_wall_clock", results.evaluation_curves("wall_time", 60), "return", "minutes"),
     )
-    returns = {column: tables.returns(results, column) for column in ("evaluation", "mean_evaluation")}
-    scores = {
-        column: statistics.relative_scores(values, results.reference)
-        for column, values in returns.items()
-        if results.reference in values
-    }
-    if not scores or not scores["evaluation"][results.reference].size:
+    columns, reference = ("evaluation", "mean_evaluation"), results.reference
+    returns = [results.returns(column) for column in columns]
+    if not all(reference in values for values in returns):
         return
-    last, area = (statistics.interquartile_means(values) for values in scores.values())
-    pairs = statistics.probabilities_of_improvement(returns["evaluation"])
-    links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
+    scores = [statistics.relative_scores(values, reference) for values in returns]
+    pairs = statistics.probabilities_of_improvement(returns[0])
+    if all(values[reference].size for values in scores):
+        last, area = map(statistics.interquartile_means, scores)
+        links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
+        estimates = {"last evaluation": with_interval(last, "iqm"), "area": with_interval(area, "iqm")}
+        report.section(
+            "Evaluations over all tasks",
+            f"Interquartile mean over tasks and runs of the return over {reference}'s mean return on the task, of the last "
+            f"evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: "
+            f"{last['tasks'][0]}, those in which every algorithm has runs and {reference}'s mean is positive.",
+            pd.DataFrame({"algorithm": last["label"], **estimates}),
+        )
     report.section(
-        "Evaluations over all tasks",
-        f"Interquartile mean over tasks and runs of the return over {results.reference}'s mean return on the task, of the "
-        f"last evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: {_tasks(last)}, "
-        f"those in which every algorithm has runs and {results.reference}'s mean is positive.",
-        markdown(
-            pd.DataFrame(
-                {
-                    "algorithm": last["label"],
-                    "last evaluation": tables.with_interval(last, "iqm"),
-                    "area": tables.with_interval(area, "iqm"),
-                }
-            )
-        ),
-        f"Probability that X's last evaluation is above Y's ({report.table('evaluation_improvement', pairs)}):",
+        "Improvement in evaluations",
+        "Probability that X's last evaluation is above Y's, mean over tasks "
+        f"({report.table('evaluation_improvement', pairs)}).",
         _pairs(pairs),
     )
 
 
-def _learning_curves(report: Report) -> None:
-    results = report.results
+def _learning(report: Report, results: Results) -> None:
     report.section(
         "Learning curves",
         f"Mean return in each of {statistics.BINS} bins of timesteps, exponentially weighted over the bins (newest bin: "
         f"{statistics.SMOOTHING}); the mean over seeds in a band of ± one standard deviation.",
-        _curves(report, "learning_curves", results.curves("episodes", "return"), "return"),
+        report.curves("learning_curves", results.curves("episodes", "return"), "return"),
     )
-    table = tables.convergence(results, tables.summary(results.table, "final_return"))
+    table = results.convergence()
+    fewest = table.groupby(["task", "baseline"])["timesteps"].transform("min")
+    table["text"] = [
+        bold("never" if pd.isna(row.timesteps) else timesteps(row.timesteps) + relative, row.timesteps == least)
+        for row, relative, least in zip(
+            table.itertuples(), table["relative"].map(lambda x: "" if pd.isna(x) else f" ({ratio(x)})"), fewest, strict=True
+        )
+    ]
+    texts = []
+    for baseline in results.labels:
+        rows = table[table["baseline"] == baseline]
+        text = results.across(rows, lambda row: row["text"])
+        thresholds = rows.groupby("task")["threshold"].first().reindex(text["task"])
+        text.insert(1, "final return of", baseline)
+        text.insert(2, "threshold", thresholds.map(number).to_numpy())
+        texts.append(text)
     report.section(
         "Convergence speed",
         "Timesteps until the mean learning curve reaches the final return of each algorithm (less "
         f"{statistics.TOLERANCE:.0%} of the range of the task's curves), and the multiple of what that one needs itself; "
-        f"the fewest in bold ({report.table('convergence', table)}). One bin is the resolution, and the smoothing delays a "
-        "jump by up to seven.",
-        markdown(tables.convergence_text(results, table)),
+        f"the fewest in bold ({report.table('convergence', table.drop(columns='text'))}). One bin is the resolution, and the "
+        "smoothing delays a jump by up to seven.",
+        pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
     )
 
 
-def _aggregates(report: Report) -> None:
-    returns = tables.returns(report.results, "final_return")
-    scores: Mapping[str, np.ndarray] = statistics.min_max_scores(returns) if returns else {}
+def _aggregates(report: Report, results: Results) -> None:
+    returns = results.returns("final_return")
+    scores = statistics.min_max_scores(returns) if returns else {}
     if not any(values.size for values in scores.values()):
         report.section("Over all tasks", "Takes a task that two algorithms have finished with different returns.")
         return
@@ -233,10 +255,10 @@ def _aggregates(report: Report) -> None:
     report.section(
         "Over all tasks",
         "Final returns, scaled in each task so that the worst algorithm's mean is 0 and the best algorithm's is 1. "
-        f"{INTERVALS} Tasks: {_tasks(means)}, those in which every algorithm has runs and two differ; "
+        f"{INTERVALS} Tasks: {means['tasks'][0]}, those in which every algorithm has runs and two differ; "
         f"runs per task: {counts}.",
         f"Interquartile mean: the mean of the middle half of all runs ({report.table('interquartile_mean', means)}).",
-        markdown(pd.DataFrame({"algorithm": means["label"], "interquartile mean": tables.with_interval(means, "iqm")})),
+        pd.DataFrame({"algorithm": means["label"], "interquartile mean": with_interval(means, "iqm")}),
         "Probability of improvement: that a run of X ends above a run of Y, mean over tasks "
         f"({report.table('probability_of_improvement', pairs)}).",
         _pairs(pairs),
@@ -245,46 +267,51 @@ def _aggregates(report: Report) -> None:
     )
 
 
-def _tasks(means: pd.DataFrame) -> int:
-    return means["tasks"].iloc[0]
+def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": with_interval(pairs, "probability")})
 
 
-def _pairs(pairs: pd.DataFrame) -> str:
-    return markdown(pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": tables.with_interval(pairs, "probability")}))
-
-
-def _times(report: Report) -> None:
-    table = tables.times(report.results)
+def _batch_sizes(report: Report, results: Results) -> None:
+    table = results.batch_sizes()
+    if table.empty:
+        return
+    columns = {
+        "task": table["task"],
+        "algorithm": table["label"],
+        "batch": table["batch_size"],
+        "final return": table.apply(results.mean_std, axis=1),
+        "ratio": table["return_ratio"].map(ratio),
+        "updates [s]": table["update_time"].map(number),
+        "ratio of updates": table["update_time_ratio"].map(ratio),
+    }
     report.section(
-        "Time",
-        f"Median over seeds, and ratio to {report.results.reference} ({report.table('time', table)}). Runs side "
-        "by side slow each other down: compare what ran alike.",
-        "Wall-clock without evaluations, in seconds:",
-        markdown(tables.times_text(report.results, table, "wall_clock")),
-        "Updates of actor and critic, in seconds:",
-        markdown(tables.times_text(report.results, table, "update_time")),
+        "Batch size",
+        "Final return and time of the updates, actor and critic, of an algorithm with several actor batch sizes; ratios "
+        f"to the smallest ({report.table('batch_size', table)}).",
+        pd.DataFrame(columns),
     )
 
 
-def _batch_sizes(report: Report) -> None:
-    table = tables.batch_sizes(report.results.table)
-    if not table.empty:
-        report.section(
-            "Batch size",
-            "Final return and time of the updates, actor and critic, of an algorithm with several actor batch sizes; ratios "
-            f"to the smallest ({report.table('batch_size', table)}).",
-            markdown(tables.batch_sizes_text(report.results, table)),
-        )
+def _times(report: Report, results: Results) -> None:
+    table = results.times()
+
+    def text(column: str) -> pd.DataFrame:
+        return results.across(table, lambda cell: f"{number(cell[column])} ({ratio(cell[f'{column}_ratio'])})")
+
+    report.section(
+        "Time",
+        f"Median over seeds, and ratio to {results.reference} ({report.table('time', table)}). Runs side "
+        "by side slow each other down: compare what ran alike.",
+        "Wall-clock without evaluations, in seconds:",
+        text("wall_clock"),
+        "Updates of actor and critic, in seconds:",
+        text("update_time"),
+    )
 
 
-def _log_probabilities(report: Report) -> None:
-    curves = report.results.curves("updates", "log_prob")
+def _log_probabilities(report: Report, results: Results) -> None:
     report.section(
         "Log-probability",
         "Mean log-probability of the actions taken, drawn as the learning curves.",
-        _curves(report, "log_probability", curves, "mean log-probability"),
+        report.curves("log_probability", results.curves("updates", "log_prob"), "mean log-probability"),
     )
-
-
-def _curves(report: Report, name: str, curves: tables.Curves, ylabel: str, xlabel: str = "timesteps") -> str:
-    return report.figure(name, figures.curves_figure(curves, report.styles, ylabel, xlabel))

@@ -2,15 +2,15 @@
 
 import argparse
 import copy
+import io
 import os
 import platform
 import subprocess
-import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,7 +84,7 @@ def check(job: Job) -> None:
     :raises ValueError: if that fails
     """
     try:
-        with _quiet(), warnings.catch_warnings():
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # what the Zoo prints
             warnings.simplefilter("ignore")
             model, evaluation_env = build(job)
     except Exception as error:
@@ -256,21 +256,3 @@ def _revision() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Simulators print to the file descriptors, past Python."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in kept:
-            os.dup2(devnull, descriptor)
-        yield
-    finally:
-        os.close(devnull)
-        for descriptor, copy_ in kept.items():
-            os.dup2(copy_, descriptor)
-            os.close(copy_)

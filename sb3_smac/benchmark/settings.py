@@ -147,15 +147,6 @@ def normalized(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def same(one: Any, other: Any) -> bool:
-    """
-    :param one: settings
-    :param other: settings
-    :return: whether a key takes them for the same
-    """
-    return canonical(one) == canonical(other)
-
-
 def canonical(value: Any) -> str:
     """
     :param value: settings, as YAML has them

@@ -14,8 +14,6 @@ import pandas as pd
 
 FINAL_PART = 0.1
 """The part of the budget whose episodes make the final return."""
-LAST_EPISODES = 100
-"""Episodes of the other reading of it, Stable-Baselines3's ``rollout/ep_rew_mean`` at the end of training."""
 
 BINS = 100
 """Bins of a curve."""
@@ -44,14 +42,6 @@ def final_return(episodes: pd.DataFrame, budget: int) -> float:
     """
     last = episodes["timestep"] > (1 - FINAL_PART) * budget
     return float(episodes["return"][last].mean() if last.any() else episodes["return"].tail(1).mean())
-
-
-def last_episodes_return(episodes: pd.DataFrame) -> float:
-    """
-    :param episodes: column ``return``, ascending in time
-    :return: mean return of the last 100 episodes, or of all if there are fewer; NaN if no episode ended
-    """
-    return float(episodes["return"].tail(LAST_EPISODES).mean())
 
 
 def mean_training_return(episodes: pd.DataFrame) -> float:

@@ -115,23 +115,14 @@ Hyperparameters = Annotated[dict[str, Any], BeforeValidator(lambda content: {} i
 
 
 class Evaluation(Section):
-    """
-    :param every: after how many timesteps
-    :param episodes: how many each time
-    """
+    """After how many timesteps, and how many episodes."""
 
     every: Count
     episodes: Count
 
 
 class Entry(Section):
-    """
-    An algorithm with its settings.
-
-    :param algorithm: key of the algorithm; empty: it is the label
-    :param hyperparameters: what is set on every task
-    :param tasks: per task, what is set there
-    """
+    """An algorithm (empty: it is the label) and what is set, on every task and on single ones."""
 
     algorithm: str = ""
     hyperparameters: Hyperparameters = {}
@@ -139,13 +130,7 @@ class Entry(Section):
 
 
 class Task(Section):
-    """
-    A task with what differs there.
-
-    :param budget: timesteps; ``None``: the study's
-    :param horizon: time limit of every episode, in steps; ``None``: the study's
-    :param hyperparameters: what is set there
-    """
+    """What differs on a task; ``None``: the study's."""
 
     budget: Count | None = None
     horizon: Count | None = None
