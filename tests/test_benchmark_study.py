@@ -1,5 +1,6 @@
 """Studies: what they resolve to, and how they are refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,12 @@ def test_the_papers_protocol() -> None:
         assert run.budget == (300_000 if "Acrobot CartPole Pendulum".find(run.task[:-3]) >= 0 else 1_000_000)
         if run.algorithm in ("smac", "accg"):
             assert hyperparameters["damping"] == dampings.get(run.task, 1.0)
+
+
+@pytest.mark.parametrize("path", sorted((STUDIES.parent / "results").glob("*/runs.jsonl")), ids=lambda path: path.parent.name)
+def test_published_results_are_found(path: Path) -> None:
+    """A change of a study, a Zoo entry or the key would orphan them."""
+    stored = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {run["key"] for run in stored} <= {job.key for job in load(STUDIES / f"{path.parent.name}.yml").jobs}
+    assert all(run["status"] == "finished" and run["summary"]["final_return"] is not None for run in stored)
+    assert len(list(path.parent.glob("*.*"))) <= 4
