@@ -47,7 +47,7 @@ from torch import nn
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
 from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
 from sb3_smac.common.natural_actor_critic import NaturalActorCritic
-from sb3_smac.common.plain_policy import PlainPolicy, plain_forward
+from sb3_smac.fast.plain_policy import PlainPolicy, plain_forward
 from sb3_smac.common.policies import NormalizingPolicy
 from sb3_smac.maths import assign, flat_gradient, flatten
 

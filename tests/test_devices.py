@@ -14,7 +14,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_smac.common.plain_policy import PlainPolicy
+from sb3_smac.fast.plain_policy import PlainPolicy
 from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
 from tests.dense_reference import collect
 

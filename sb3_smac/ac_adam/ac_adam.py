@@ -5,11 +5,13 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 from torch import nn
 
+from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.critic import CriticOptimizer
-from sb3_smac.common.natural_actor_critic import ActorBatch, CriticTarget, NaturalActorCritic
+from sb3_smac.common.evaluation import Evaluator
+from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.parameters import make_optimizer
 from sb3_smac.common.schedules import ScheduleLike
 from sb3_smac.maths import flatten, unflatten
@@ -21,57 +23,7 @@ class ACAdam(NaturalActorCritic):
 
     Paper: https://arxiv.org/abs/2601.18626 (§5, the AC-Adam baseline)
 
-    :param policy: The policy model to use (MlpPolicy, CnnPolicy, MultiInputPolicy, or a class)
-    :param env: The environment to learn from (if registered in Gym, can be str)
-    :param learning_rate: Step size α of the actor: a number, a schedule (of the progress remaining, from 1 to 0) or the
-        RL Zoo's ``"lin_x"``. Not used with ``target_kl``.
-    :param n_steps: Number of steps to run for each environment per update (N is n_steps * n_envs)
-    :param batch_size: Transitions per actor step. ``None``: the whole rollout. Several steps
-        are made one after the other, in random order, each at the parameters that the previous one left. If it does not divide
-        the rollout, the last batch is smaller.
-    :param gamma: Discount factor
-    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-    :param target_kl: ``None``: the actor's step is α. A number (or a schedule): each actor step is sized so that the KL
-        divergence of the policy on its batch (summed over independent action dimensions, averaged over states) is this
-        number.
-    :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
-        TRPO
-    :param critic_learning_rate: Learning rate of the critic's optimizer, Adam (same types as ``learning_rate``)
-    :param critic_optimizer: How the critic is fitted: ``"adam"`` (or the policy's ``optimizer_class``), minibatch steps, or
-        ``"gauss_newton"``, damped Gauss–Newton steps on the whole rollout in sample space, none of which raises the loss
-        (without learning rate, minibatches or clipping)
-    :param critic_damping: Damping λ > 0 of Gauss–Newton
-    :param n_critic_updates: Passes over the rollout when the critic is fitted, or Gauss–Newton steps (fewer, if they no longer
-        lower the loss by 1 %)
-    :param critic_batch_size: Minibatch size of the critic's regression; ``None``, or more than the rollout: the whole rollout
-    :param critic_target: Regression target of the critic: ``"gae"``, TD(λ) as in SB3, or ``"monte_carlo"``, the discounted sum
-        of rewards (the paper's), bootstrapped where the rollout or a time limit cuts an episode
-    :param ent_coef: Coefficient of the entropy bonus
-    :param max_grad_norm: Largest norm of the policy gradient and of the critic's gradient; ``None``: no clipping
-    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE)
-        instead of action noise exploration (default: False)
-    :param sde_sample_freq: Sample a new noise matrix every n steps when using gSDE
-        Default: -1 (only sample at the beginning of the rollout)
-    :param rollout_buffer_class: Rollout buffer class to use. If ``None``, it will be automatically selected.
-    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
-    :param normalize_advantage: Whether to give the advantages of a rollout mean 0 and standard deviation 1
-    :param normalize_observations: Whether the policy normalises observations by a running mean and deviation, which are saved
-        with it and change only after an update. ``None``: if they are vectors (one-dimensional Box), the policy is one of
-        this package's (or a subclass), and ``VecNormalize`` does not do it already; decided when the model is built.
-    :param normalize_returns: Whether the critic is fitted to returns of running mean 0 and deviation 1 (PopArt); values keep
-        the reward's units. ``None``: if the policy is one of this package's, and ``VecNormalize`` does not scale rewards.
-    :param stats_window_size: Window size for the rollout logging, specifying the number of episodes to average
-        the reported success rate, mean episode length, and mean reward over
-    :param tensorboard_log: the log location for tensorboard (if None, no logging)
-    :param policy_kwargs: additional arguments to be passed to the policy on creation. ``optimizer_class`` and
-        ``optimizer_kwargs`` are the critic's.
-    :param verbose: Verbosity level: 0 for no output, 1 for info messages (such as device or wrappers used), 2 for
-        debug messages
-    :param seed: Seed for the pseudo random generators
-    :param device: Device (cpu, cuda, ...) on which the code should be run.
-        Setting it to auto, the code will be run on the GPU if possible.
-    :param _init_setup_model: Whether or not to build the network at the creation of the instance
-    :raises ValueError: if an argument is out of its range; the message names it, its value and what is accepted
+    The other arguments are those of :class:`~sb3_smac.common.natural_actor_critic.NaturalActorCritic`.
     """
 
     def __init__(
@@ -108,45 +60,29 @@ class ACAdam(NaturalActorCritic):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            batch_size=batch_size,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            target_kl=target_kl,
-            line_search=line_search,
-            critic_learning_rate=critic_learning_rate,
-            critic_optimizer=critic_optimizer,
-            critic_damping=critic_damping,
-            n_critic_updates=n_critic_updates,
-            critic_batch_size=critic_batch_size,
-            critic_target=critic_target,
-            ent_coef=ent_coef,
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            normalize_advantage=normalize_advantage,
-            normalize_observations=normalize_observations,
-            normalize_returns=normalize_returns,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
-        )
+        super().__init__(**inherited(locals()))
 
     def _setup_model(self) -> None:
         super()._setup_model()
         # Adam's displacement at step size 1 is the direction: the step size, fixed or by KL, comes after
         self._displacement = nn.Parameter(flatten(self.actor_parameters).zero_())
         self.actor_optimizer = make_optimizer(th.optim.Adam, [self._displacement], 1.0, {"eps": 1e-5})
+
+    def _find_parameters(self, evaluator: Evaluator, rollout: RolloutBufferSamples) -> None:
+        before = self.actor_parameters
+        super()._find_parameters(evaluator, rollout)
+        if list(map(id, before)) != list(map(id, self.actor_parameters)):  # the moments of those that stayed stay
+            self._move_moments(before)
+
+    def _move_moments(self, before: list[nn.Parameter]) -> None:
+        state = self.actor_optimizer.state.pop(self._displacement, {})
+        old_d, self._displacement = len(self._displacement), nn.Parameter(flatten(self.actor_parameters).zero_())
+        self.actor_optimizer.param_groups[0]["params"] = [self._displacement]
+        for name, moments in state.items():
+            if moments.shape == (old_d,):
+                known = dict(zip(before, unflatten(moments, before), strict=True))
+                moments = flatten(known.get(parameter, th.zeros_like(parameter)) for parameter in self.actor_parameters)
+            self.actor_optimizer.state[self._displacement][name] = moments
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [*super()._optimizers(), self.actor_optimizer]

@@ -3,6 +3,8 @@
 import numpy as np
 import torch as th
 from stable_baselines3.common import buffers as sb3_buffers
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import PyTorchObs
 
 
 class RolloutBuffer(sb3_buffers.RolloutBuffer):
@@ -60,3 +62,30 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
             self.advantages[:, column] = advantages[::-1]
         # TD(λ)
         self.returns = self.advantages + self.values
+
+
+def take(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
+    """
+    :param observations: of N transitions, also of a Dict space
+    :param indices: which of them
+    :return: these observations
+    """
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]
+
+
+def updated(buffer: sb3_buffers.RolloutBuffer, model: OnPolicyAlgorithm) -> sb3_buffers.RolloutBuffer:
+    """
+    :param buffer: the model's rollout buffer
+    :param model: the algorithm
+    :return: the same, made anew if ``n_steps`` has been changed, with γ and λ_GAE as they are now
+    """
+    if buffer.buffer_size != model.n_steps:
+        assert model.rollout_buffer_class is not None
+        spaces = model.observation_space, model.action_space
+        buffer = model.rollout_buffer_class(
+            model.n_steps, *spaces, model.device, n_envs=model.n_envs, **model.rollout_buffer_kwargs
+        )
+    buffer.gamma, buffer.gae_lambda = model.gamma, model.gae_lambda
+    return buffer

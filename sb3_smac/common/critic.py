@@ -1,17 +1,27 @@
 """Fitting the critic: regression of values on returns."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch as th
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_smac.common.plain_policy import PlainPolicy, is_samplewise
-from sb3_smac.common.policies import NormalizingPolicy
+from sb3_smac.common.buffers import take
+from sb3_smac.common.checks import NonFiniteError
+from sb3_smac.common.diagnosis import explain_critic
+from sb3_smac.common.evaluation import N_COMPARED, Evaluator
+from sb3_smac.common.normalizer import ReturnNormalizer, last_linear, unit_scale
+from sb3_smac.common.policies import unwrapped
+from sb3_smac.fast.plain_policy import PlainPolicy, is_samplewise
 from sb3_smac.maths import LayerRecorder, Scores, assign, flatten, gauss_newton_step
+
+if TYPE_CHECKING:
+    from sb3_smac.common.natural_actor_critic import NaturalActorCritic
 
 CriticOptimizer = Literal["adam", "gauss_newton"]
 
@@ -19,26 +29,49 @@ CriticOptimizer = Literal["adam", "gauss_newton"]
 LEAST_PROGRESS = 0.01
 
 
-def take(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
+def fit_critic(
+    model: NaturalActorCritic, evaluator: Evaluator, rollout: RolloutBufferSamples, is_untrained: bool
+) -> float | None:
     """
-    :param observations: of N transitions, also of a Dict space
-    :param indices: which of them
-    :return: these observations
+    Fit the critic to the returns; parameters that it shares with the actor stay as they are.
+
+    :param model: the algorithm
+    :param evaluator: of the policy
+    :param rollout: N transitions
+    :param is_untrained: whether the policy was as it was built before the update
+    :return: mean squared error in units of the return; ``None`` if the user has frozen the critic
+    :raises NonFiniteError: if the error or a parameter is not finite
     """
-    if isinstance(observations, dict):
-        return {key: value[indices] for key, value in observations.items()}
-    return observations[indices]
+    parameters = [parameter for parameter in model.critic_parameters if parameter.requires_grad]
+    if not parameters:
+        return None
+    policy, few = unwrapped(model.policy), slice(N_COMPARED)
+    moments = getattr(policy, "return_normalizer", None)
+    head = last_linear(getattr(policy, "value_net", None))
+    observations, actions = take(rollout.observations, few), rollout.actions[few]
 
+    def values() -> th.Tensor:
+        policy.set_training_mode(False)
+        return evaluator.values(observations, actions)
 
-def _scale(policy: ActorCriticPolicy) -> float:
-    """Losses are in units of the return; gradients and residuals in those of what the critic's last layer is fitted to."""
-    return policy.return_scale if isinstance(policy, NormalizingPolicy) else 1.0
+    with unit_scale(
+        head, moments if isinstance(moments, ReturnNormalizer) else None, rollout.returns, values, is_untrained
+    ) as (targets, scale):
+        policy.set_training_mode(True)
+        data = (evaluator, rollout, targets, parameters, model.n_critic_updates)
+        if model.critic_optimizer == "adam":
+            loss = fit_by_gradients(*data, model.critic_batch_size, model.max_grad_norm).item()
+        else:
+            loss = fit_by_gauss_newton(*data, model.critic_damping).item()
+    if not math.isfinite(loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
+        raise NonFiniteError(explain_critic(model.rollout_buffer, model.num_timesteps))
+    return loss * scale**2
 
 
 def fit_by_gradients(
-    policy: ActorCriticPolicy,
-    observations: PyTorchObs,
-    returns: th.Tensor,
+    evaluator: Evaluator,
+    rollout: RolloutBufferSamples,
+    targets: th.Tensor,
     parameters: list[nn.Parameter],
     n_passes: int,
     batch_size: int | None,
@@ -47,49 +80,49 @@ def fit_by_gradients(
     """
     Minibatch steps of the policy's optimizer on the mean squared error.
 
-    :param policy: policy whose ``optimizer`` is the critic's
-    :param observations: of N transitions
-    :param returns: regression targets, shape (N,)
+    :param evaluator: of the policy, whose ``optimizer`` is the critic's
+    :param rollout: N transitions
+    :param targets: regression targets, shape (N,)
     :param parameters: what is fitted
     :param n_passes: passes over the transitions, each in a new random order
     :param batch_size: size of a minibatch; ``None``: all
     :param max_grad_norm: largest norm of a gradient; ``None``: no clipping
     :return: mean loss over the minibatches, a scalar tensor
     """
-    gradients = _minibatch_gradients(policy, observations, returns, parameters)
+    gradients = _minibatch_gradients(evaluator, rollout, targets, parameters)
+    optimizer = evaluator.policy.optimizer
     losses = []
     for _ in range(n_passes):
-        for indices in th.randperm(len(returns), device="cpu").to(returns.device).split(batch_size or len(returns)):
+        for indices in th.randperm(len(targets), device="cpu").to(targets.device).split(batch_size or len(targets)):
             losses.append(gradients(indices))
             if max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-            policy.optimizer.step()
+            optimizer.step()
     return th.stack(losses).mean()
 
 
 def _minibatch_gradients(
-    policy: ActorCriticPolicy, observations: PyTorchObs, returns: th.Tensor, parameters: list[nn.Parameter]
+    evaluator: Evaluator, rollout: RolloutBufferSamples, targets: th.Tensor, parameters: list[nn.Parameter]
 ) -> Callable[[th.Tensor], th.Tensor]:
     """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
-    plain = PlainPolicy.of(policy)
+    plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
     if plain is not None and set(plain.critic.parameters) == set(parameters):
-        return plain.value_gradients(observations, returns)  # type: ignore[arg-type]  # a plain policy has no Dict
-    scale = _scale(policy)
+        return plain.value_gradients(rollout.observations, targets)
 
     def gradients(indices: th.Tensor) -> th.Tensor:
-        values = policy.predict_values(take(observations, indices)).flatten()
-        loss = F.mse_loss(values, returns[indices].to(values.dtype))
-        policy.optimizer.zero_grad()
-        (loss / scale**2).backward(inputs=parameters)
+        values = evaluator.values(take(rollout.observations, indices), rollout.actions[indices])
+        loss = F.mse_loss(values, targets[indices].to(values.dtype))
+        evaluator.policy.optimizer.zero_grad()
+        loss.backward(inputs=parameters)
         return loss.detach()
 
     return gradients
 
 
 def fit_by_gauss_newton(
-    policy: ActorCriticPolicy,
-    observations: PyTorchObs,
-    returns: th.Tensor,
+    evaluator: Evaluator,
+    rollout: RolloutBufferSamples,
+    targets: th.Tensor,
     parameters: list[nn.Parameter],
     n_steps: int,
     damping: float,
@@ -97,22 +130,21 @@ def fit_by_gauss_newton(
     """
     Damped Gauss–Newton steps on the mean squared error of all transitions; none that raises it is taken.
 
-    :param policy: the policy
-    :param observations: of N transitions
-    :param returns: regression targets, shape (N,)
+    :param evaluator: of the policy
+    :param rollout: N transitions
+    :param targets: regression targets, shape (N,)
     :param parameters: what is fitted
     :param n_steps: largest number of steps; they end where the loss falls by less than 1 %
-    :param damping: λ > 0, in units of the critic's last layer
+    :param damping: λ > 0, in units of the targets
     :return: loss after the last step, a scalar tensor
     """
-    scale, samplewise = _scale(policy), is_samplewise(policy)
-    targets = returns / scale
+    samplewise = is_samplewise(evaluator.policy)
 
     def outputs() -> th.Tensor:
-        return policy.predict_values(observations).flatten() / scale
+        return evaluator.values(rollout.observations, rollout.actions)
 
     def linearize() -> Scores:
-        with LayerRecorder(policy.modules()) as recorder:
+        with LayerRecorder(evaluator.policy.modules()) as recorder:
             values = outputs()
         return Scores(values, parameters, recorder.calls, samplewise)
 
@@ -131,4 +163,4 @@ def fit_by_gauss_newton(
         if not step.loss < (1 - LEAST_PROGRESS) * last:
             break
         last = step.loss
-    return returns.new_tensor(step.loss * scale**2)
+    return targets.new_tensor(step.loss)

@@ -1,51 +1,103 @@
 """Which parameters are the actor's and which are the critic's: read off the autograd graph, never off names."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 
+from sb3_smac.common.buffers import take
+from sb3_smac.common.evaluation import Evaluator, initial_evaluator
+from sb3_smac.common.steps import ActorStep
 from sb3_smac.maths import leaf_uses
 
 
-def split_parameters(policy: ActorCriticPolicy) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_parameters(
+    policy: ActorCriticPolicy, evaluator: Evaluator | None = None, rollout: RolloutBufferSamples | None = None
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """
-    Actor and critic parameters of a policy, in the order of ``policy.parameters()``.
+    Actor and critic parameters of a policy, in the order of ``policy.parameters()``, frozen ones included.
 
     The actor's are those that the log-probability of an action depends on, the critic's those that only the value depends on:
     what both share (a features extractor) is the actor's. Parameters that neither depends on are in neither list.
 
     :param policy: an actor-critic policy of Stable-Baselines3
+    :param evaluator: how it is evaluated; ``None``: as its ``forward`` shows on a sample of the observation space
+    :param rollout: transitions, with the evaluator
     :return: the actor's and the critic's parameters
-    :raises ValueError: if either has no parameters of its own
+    :raises ValueError: if either has no parameters of its own; without an evaluator, also if either has only frozen ones
     """
     was_training = policy.training
     policy.set_training_mode(False)  # neither batch statistics nor dropout's random numbers are touched
-    space = copy.deepcopy(policy.observation_space)  # sampling must not advance the environment's own generator
-    space.seed(0)
-    observation, _ = policy.obs_to_tensor(space.sample())
-    with th.enable_grad():
-        distribution = policy.get_distribution(observation)
-        log_prob = distribution.log_prob(distribution.mode())
-        values = policy.predict_values(observation)
+    is_new = evaluator is None or rollout is None
+    if evaluator is None or rollout is None:
+        space = copy.deepcopy(policy.observation_space)  # sampling must not advance the environment's own generator
+        space.seed(0)
+        observations, _ = policy.obs_to_tensor(space.sample())
+        evaluator, actions = initial_evaluator(policy, observations)
+    else:
+        observations, actions = take(rollout.observations, slice(2)), rollout.actions[:2]
+    frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad and parameter.is_floating_point()]
+    try:
+        for parameter in frozen:  # may be unfrozen later: whose they are is asked of the graph
+            parameter.requires_grad_(True)
+        with th.enable_grad():
+            of_actor = leaf_uses(evaluator.evaluate(observations, actions).log_prob)
+            of_critic = leaf_uses(evaluator.values(observations, actions))
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     with th.no_grad():
-        policy.get_distribution(observation)  # the policy keeps its last distribution: not one with a graph
+        evaluator.evaluate(observations, actions)  # the policy keeps its last distribution: not one with a graph
     policy.set_training_mode(was_training)
 
-    of_actor, of_critic = leaf_uses(log_prob), leaf_uses(values)
     actor = [parameter for parameter in policy.parameters() if parameter in of_actor]
     critic = [parameter for parameter in policy.parameters() if parameter in of_critic and parameter not in of_actor]
-    for name, own in (("actor", actor), ("critic", critic)):
-        if not own:
+    for name, own in (("actor", actor), ("critic", critic)) if is_new else ():
+        if not any(parameter.requires_grad for parameter in own):
             raise ValueError(
                 f"policy {type(policy).__name__}: the {name} has no parameters of its own; actor and critic each need at "
                 "least one that requires a gradient and that the other does not use"
             )
     return actor, critic
+
+
+def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+    """
+    Make an optimizer that of these parameters: new ones are added to its first group, others leave it with their state.
+
+    :param optimizer: the critic's optimizer
+    :param parameters: the critic's parameters
+    """
+    groups, wanted = optimizer.param_groups, set(parameters)
+    known = {parameter for group in groups for parameter in group["params"]}
+    if known == wanted:
+        return
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter in wanted]
+    for parameter in known - wanted:
+        optimizer.state.pop(parameter, None)
+    groups[0]["params"] += [parameter for parameter in parameters if parameter not in known]
+
+
+def checksum(parameters: Iterable[nn.Parameter]) -> float:
+    """
+    :param parameters: some parameters
+    :return: a number that changes when any of them does
+    """
+    return sum(parameter.detach().double().abs().sum().item() for parameter in parameters)
+
+
+def copy_of_state(policy: nn.Module) -> dict[str, Any]:
+    """
+    :param policy: a module
+    :return: a copy of its parameters and buffers
+    """
+    return copy.deepcopy(policy.state_dict())
 
 
 def make_optimizer(
@@ -71,19 +123,21 @@ def make_optimizer(
 
 
 @contextmanager
-def restored_on_error(policy: nn.Module, *optimizers: th.optim.Optimizer) -> Iterator[None]:
+def restored_on_error(policy: nn.Module, step: ActorStep, *optimizers: th.optim.Optimizer) -> Iterator[None]:
     """
-    Put a policy and its optimizers back as they were if the block raises.
+    Put a policy, the memory of its step and its optimizers back as they were if the block raises.
 
     :param policy: module whose parameters and buffers are restored, in place
+    :param step: what the next step starts its search from
     :param optimizers: optimizers whose state is restored
     """
-    state = copy.deepcopy(policy.state_dict())
+    state, curvature = copy_of_state(policy), step.curvature
     optimizer_states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     try:
         yield
     except BaseException:
         policy.load_state_dict(state)
+        step.curvature = curvature
         for optimizer, optimizer_state in zip(optimizers, optimizer_states, strict=True):
             optimizer.load_state_dict(optimizer_state)
         raise

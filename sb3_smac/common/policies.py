@@ -1,4 +1,4 @@
-"""Policies whose actor and critic share no parameters unless asked to, and that can normalise what they see and predict."""
+"""Policies whose actor and critic share no parameters unless asked to, and that can normalise what they see."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,12 +6,13 @@ from weakref import WeakKeyDictionary
 
 import torch as th
 from stable_baselines3.common import policies as sb3_policies
-from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer, is_vector
+from sb3_smac.common.normalizer import EPSILON, ObservationNormalizer, ReturnNormalizer, is_vector
+from sb3_smac.maths import LayerRecorder
 
 FastForward = Callable[[PyTorchObs, bool], tuple[th.Tensor, th.Tensor, th.Tensor] | None]
 
@@ -40,15 +41,30 @@ class _DisjointByDefault:
         return {**parameters, "share_features_extractor": self.share_features_extractor}  # type: ignore[attr-defined]  # ditto
 
 
-class NormalizingPolicy(sb3_policies.ActorCriticPolicy):
-    """
-    Mixin: observations are normalised on their way in and values scaled on their way out, by statistics of the policy's own.
+class _NormalizedFeatures(BasePolicy):
+    """Comes between Stable-Baselines3's ActorCriticPolicy and BasePolicy: all ways to features lead through it, once."""
 
-    Acting and evaluating leave the statistics alone: an algorithm updates them. ``extract_features`` and the networks take
-    observations that are already normalised.
+    observation_normalizer: nn.Module
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        """
+        :param obs: observations as the environment gives them
+        :param features_extractor: takes the normalised ones
+        :return: features
+        """
+        return super().extract_features(self.observation_normalizer(obs), features_extractor)
+
+
+class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  # type: ignore[misc]  # as SB3's own bases
+    """
+    Mixin: ``extract_features`` normalises observations, by statistics of the policy's own.
+
+    Acting and evaluating leave the statistics alone: an algorithm updates them. All parts compose as
+    Stable-Baselines3's do: ``extract_features`` takes observations as the environment gives them, and ``value_net`` puts out
+    values in the units of the reward.
 
     :param normalize_observations: whether there is an :class:`ObservationNormalizer`
-    :param normalize_returns: whether there is a :class:`ReturnNormalizer`
+    :param normalize_returns: whether there is a :class:`ReturnNormalizer`, by which the critic is fitted
     :raises ValueError: if observations are to be normalised and are no vectors
     """
 
@@ -73,20 +89,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy):
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         fast_forward = FAST_FORWARDS.get(self)
         result = None if fast_forward is None else fast_forward(obs, deterministic)
-        if result is not None:
-            return result
-        actions, values, log_prob = super().forward(self.observation_normalizer(obs), deterministic)
-        return actions, self.return_normalizer(values), log_prob
-
-    def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
-        values, log_prob, entropy = super().evaluate_actions(self.observation_normalizer(obs), actions)
-        return self.return_normalizer(values), log_prob, entropy
-
-    def get_distribution(self, obs: PyTorchObs) -> Distribution:
-        return super().get_distribution(self.observation_normalizer(obs))
-
-    def predict_values(self, obs: PyTorchObs) -> th.Tensor:
-        return self.return_normalizer(super().predict_values(self.observation_normalizer(obs)))
+        return super().forward(obs, deterministic) if result is None else result  # type: ignore[arg-type]  # SB3: Tensor
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """
@@ -94,7 +97,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy):
         :param strict: whether every one must be there, and no other
         :param assign: as in :meth:`torch.nn.Module.load_state_dict`
         :return: as in :meth:`torch.nn.Module.load_state_dict`
-        :raises ValueError: if it is strict, and one of the two policies has statistics that the other one has not
+        :raises ValueError: if it does not fit this policy
         """
         for name in ("observation", "return") if strict else ():
             has, gets = getattr(self, f"normalize_{name}s"), f"{name}_normalizer.mean" in state_dict
@@ -102,41 +105,81 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy):
                 raise ValueError(
                     f"normalize_{name}s must be {gets} for these parameters, which were trained with it, got {has!r}"
                 )
-        return super().load_state_dict(state_dict, strict, assign)
+        try:
+            return super().load_state_dict(_with_values_in_units_of_reward(state_dict), strict, assign)
+        except RuntimeError as error:
+            raise StateDictError(f"state_dict must be that of a policy like this one. {error}") from error
 
-    def update_observation_statistics(self, observations: PyTorchObs) -> None:
+    def input_layers(self, observations: th.Tensor) -> list[nn.Linear] | None:
         """
-        :param observations: of a rollout, as the environment gave them, shape (N, ...)
-        """
-        if isinstance(self.observation_normalizer, ObservationNormalizer):
-            assert isinstance(observations, th.Tensor)
-            self.observation_normalizer.update(observations)
+        Find the layers that normalised observations go into.
 
-    def update_return_statistics(self, returns: th.Tensor) -> None:
+        :param observations: a few, shape (N, ...)
+        :return: those of actor and critic; ``None`` if either has none whose weight and bias could make up for a change of the
+            statistics
         """
-        :param returns: targets of the critic, shape (N,)
-        """
-        if isinstance(self.return_normalizer, ReturnNormalizer):
-            self.return_normalizer.update_preserving(returns, self.value_net)
+        features = self.observation_normalizer(observations).flatten(start_dim=1)
+        found: list[nn.Linear] = []
+        with th.no_grad():
+            for run in (self.get_distribution, self.predict_values):
+                with LayerRecorder(self.modules()) as recorder:
+                    run(observations)
+                layers = [
+                    call.layer
+                    for call in recorder.calls
+                    if isinstance(call.layer, nn.Linear)
+                    and th.equal(call.inputs, features)
+                    and call.layer.bias is not None
+                    and all(parameter.requires_grad for parameter in call.layer.parameters())
+                ]
+                if not layers:
+                    return None
+                found += [layer for layer in layers if layer not in found]
+        return found
 
-    @property
-    def return_scale(self) -> float:
-        """What a value of 1 of the critic's last layer is worth in units of the return."""
-        return self.return_normalizer.std.item() if isinstance(self.return_normalizer, ReturnNormalizer) else 1.0
+
+class StateDictError(ValueError, RuntimeError):
+    """Parameters of another policy. (PyTorch raises a RuntimeError.)"""
+
+
+def _with_values_in_units_of_reward(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Until version 0.1 the critic's last layer put out normalised values, and the statistics' count was an integer."""
+    count = state_dict.get("return_normalizer.count")
+    if count is None or count.is_floating_point() or "value_net.weight" not in state_dict:
+        return state_dict
+    mean, std = state_dict["return_normalizer.mean"], (state_dict["return_normalizer.var"] + EPSILON).sqrt()
+    weight, bias = state_dict["value_net.weight"], state_dict["value_net.bias"]
+    scaled = {"value_net.weight": (weight * std).to(weight), "value_net.bias": (bias * std + mean).to(bias)}
+    return {**state_dict, **scaled}
 
 
 class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):
     """``"MlpPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticPolicy`, disjoint by default."""
 
 
-class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.ActorCriticCnnPolicy):
+class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.ActorCriticCnnPolicy):  # type: ignore[misc]
     """``"CnnPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticCnnPolicy`, disjoint by default."""
 
 
-class MultiInputActorCriticPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy):
+class MultiInputActorCriticPolicy(  # type: ignore[misc]
+    _DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy
+):
     """``"MultiInputPolicy"``: :class:`stable_baselines3.common.policies.MultiInputActorCriticPolicy`, disjoint by default."""
 
 
 MlpPolicy = ActorCriticPolicy
 CnnPolicy = ActorCriticCnnPolicy
 MultiInputPolicy = MultiInputActorCriticPolicy
+
+
+def unwrapped(policy: nn.Module) -> Any:
+    """
+    :param policy: a policy, or what ``torch.compile`` or a data-parallel wrapper has made of one
+    :return: the policy
+    """
+    while not isinstance(policy, BasePolicy):
+        inner = getattr(policy, "_orig_mod", None) or getattr(policy, "module", None)
+        if inner is None:
+            return policy
+        policy = inner
+    return policy

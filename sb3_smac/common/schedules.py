@@ -76,3 +76,19 @@ def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive:
     if not math.isfinite(start) or start < minimum or (exclusive and start == minimum):
         raise error
     return schedule
+
+
+def value_at(name: str, value: ScheduleLike, progress_remaining: float) -> float:
+    """
+    :param name: the parameter's name, for the error
+    :param value: number, schedule or string
+    :param progress_remaining: from 1 to 0
+    :return: what it is there
+    :raises ValueError: if that is not a finite number of at least 0
+    """
+    now = to_schedule(value, name)(progress_remaining)
+    if not 0 <= now < math.inf:
+        raise ValueError(
+            f"{name} must be a finite number >= 0 at any time, got {now!r} at a progress remaining of {progress_remaining:.4g}"
+        )
+    return now

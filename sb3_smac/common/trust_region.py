@@ -37,12 +37,12 @@ def frozen(distribution: Distribution) -> Distribution:
     return clone
 
 
-def is_invalid_distribution(error: ValueError) -> bool:
+def is_invalid_distribution(error: Exception) -> bool:
     """
     :param error: error of a forward pass
     :return: whether torch refuses the parameters of the distribution (NaN or infinite), and not somebody something else
     """
-    return "to satisfy the constraint" in str(error)
+    return isinstance(error, ValueError) and "to satisfy the constraint" in str(error)
 
 
 def mean_kl(old: Distribution, new: Distribution) -> th.Tensor:

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import torch as th
 
+# Lengths of a right-hand side whose squares stay well within float32
+ORDINARY = (1e-10, 1e10)
+
 
 class ConjugateGradientResult(NamedTuple):
     """
@@ -46,6 +49,11 @@ def conjugate_gradient(
         raise ValueError(f"max_steps must be at least 1, got {max_steps!r}")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, got {tolerance!r}")
+    # M is linear: with b of length 1, no square overflows that need not
+    length = th.linalg.vector_norm(rhs, dtype=th.float64).item()
+    if length > 0 and not ORDINARY[0] < length < ORDINARY[1]:
+        result = conjugate_gradient(matrix_vector_product, (rhs.double() / length).to(rhs), max_steps, tolerance)
+        return result._replace(solution=(result.solution.double() * length).to(rhs))
     solution = th.zeros_like(rhs)
     residual = rhs.clone()  # r₀ = b − M x₀ = b
     direction = rhs.clone()  # p₀ = r₀

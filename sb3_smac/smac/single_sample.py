@@ -6,7 +6,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_smac.common.plain_policy import PlainPolicy
+from sb3_smac.fast.plain_policy import PlainPolicy
 
 
 @dataclass

@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 from torch.distributions import Normal
 
+from sb3_smac import fast
 from sb3_smac.common.normalizer import CLIP, ObservationNormalizer, ReturnNormalizer
 from sb3_smac.common.policies import FAST_FORWARDS, NormalizingPolicy
 from sb3_smac.maths import Mlp, ScaleCall, flatten, forward_hooks, has_hooks, unflatten
@@ -48,6 +49,8 @@ def has_own_methods(policy: ActorCriticPolicy) -> bool:
     :param policy: any actor-critic policy
     :return: whether it computes its distributions or values in another way than Stable-Baselines3's
     """
+    if not isinstance(policy, ActorCriticPolicy):  # a wrapper, such as torch.compile's
+        return True
     known = (ActorCriticPolicy, NormalizingPolicy)
     return any(
         getattr(type(policy), name) not in [getattr(each, name) for each in known] or name in vars(policy) for name in METHODS
@@ -114,12 +117,14 @@ class PlainPolicy:
         self._action_dist = policy.action_dist
         self._hooks = [hooks for each in policy.modules() for hooks in forward_hooks(each)]
         self._action_shape = (-1, *(policy.action_space.shape or ()))
-        observations, returns = getattr(policy, "observation_normalizer", None), getattr(policy, "return_normalizer", None)
-        self._observation_normalizer = observations if isinstance(observations, ObservationNormalizer) else None
-        self._return_normalizer = returns if isinstance(returns, ReturnNormalizer) else None
-        normalizers = [each for each in (self._observation_normalizer, self._return_normalizer) if each is not None]
+        normalizer = getattr(policy, "observation_normalizer", None)
+        self._observation_normalizer = normalizer if isinstance(normalizer, ObservationNormalizer) else None
         # where the statistics are that _update_constants() makes its constants of
-        self._buffers = [(each._buffers, name) for each in normalizers for name in ("mean", "var")]
+        self._buffers = (
+            []
+            if self._observation_normalizer is None
+            else [(self._observation_normalizer._buffers, name) for name in ("mean", "var")]
+        )
         self._parameters: dict[str, Any] = policy._parameters
         self._state: tuple[object, ...] | None = None
 
@@ -128,9 +133,9 @@ class PlainPolicy:
         """
         :param policy: any actor-critic policy
         :return: its plain view; ``None`` unless it is an Mlp policy on the CPU with tanh or ReLU, for vector observations and
-            Box or Discrete actions, without gSDE, hooks, or methods or modules of its own
+            Box or Discrete actions, without gSDE, hooks, or methods or modules of its own, or if fast paths are turned off
         """
-        if not is_samplewise(policy) or not _is_plain(policy):
+        if not fast.enabled or not is_samplewise(policy) or not _is_plain(policy):
             return None
         extractor = policy.mlp_extractor
         actor = Mlp.of([*extractor.policy_net, policy.action_net])
@@ -167,10 +172,7 @@ class PlainPolicy:
         if not np.isfinite(output.numpy()).all():
             return None
         actions, log_prob = self._sample_gaussian(output) if self.is_gaussian else self._sample_categorical(output)
-        values = self.critic(features)
-        if self._return_normalizer is not None:
-            values = th.from_numpy(self._return_mean + self._return_std * values.numpy())
-        return actions, values, log_prob
+        return actions, self.critic(features), log_prob
 
     def _update_constants(self) -> bool:
         """Look whether somebody has changed what is the same for all observations; ``False`` if it makes no distribution."""
@@ -183,9 +185,6 @@ class PlainPolicy:
         if self._observation_normalizer is not None:
             self._observation_mean = self._observation_normalizer.mean.numpy()
             self._observation_std = self._observation_normalizer.std.numpy()
-        if self._return_normalizer is not None:  # in float32, as torch converts a scalar beside float32 outputs
-            self._return_mean = np.float32(self._return_normalizer.mean.item())
-            self._return_std = np.float32(self._return_normalizer.std.item())
         if self.is_gaussian:
             scale = self.policy.log_std.detach().exp()
             if not (th.isfinite(scale) & (scale > 0)).all():
@@ -221,17 +220,14 @@ class PlainPolicy:
         return th.from_numpy(actions), th.from_numpy(log_prob)
 
     @th.no_grad()
-    def value_gradients(self, observations: th.Tensor, returns: th.Tensor) -> Callable[[th.Tensor], th.Tensor]:
+    def value_gradients(self, observations: th.Tensor, targets: th.Tensor) -> Callable[[th.Tensor], th.Tensor]:
         """
         :param observations: shape (N, ...)
-        :param returns: regression targets, shape (N,)
+        :param targets: regression targets, shape (N,)
         :return: a function that takes indices of samples, sets the gradients of the critic's parameters to those of its mean
-            squared error on them (in units of its last layer), and returns that error (in units of the return)
+            squared error on them, and returns that error
         """
-        features, targets, scale = self.features(observations), returns.float()[:, None], 1.0
-        if self._return_normalizer is not None:
-            scale = self._return_normalizer.std.item()
-            targets = self._return_normalizer.inverse(targets)
+        features, targets = self.features(observations), targets.float()[:, None]
         parameters = self.critic.parameters
 
         @th.no_grad()
@@ -241,7 +237,7 @@ class PlainPolicy:
             deltas = self.critic.output_gradients(self.critic.slopes(activations), residuals * (2 / len(indices)))
             for parameter, gradient in zip(parameters, self.critic.parameter_gradients(activations, deltas), strict=True):
                 parameter.grad = gradient
-            return scale**2 * residuals.square().mean()
+            return residuals.square().mean()
 
         return gradients
 
@@ -346,8 +342,12 @@ def plain_forward(policy: nn.Module) -> Iterator[None]:
     if not isinstance(policy, NormalizingPolicy):  # its class would not ask
         yield
         return
+    outer = FAST_FORWARDS.get(policy)  # a callback may collect a rollout within a rollout
     FAST_FORWARDS[policy] = RolloutForward(policy)
     try:
         yield
     finally:
-        del FAST_FORWARDS[policy]
+        if outer is None:
+            del FAST_FORWARDS[policy]
+        else:
+            FAST_FORWARDS[policy] = outer

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations
 from sb3_smac import SMAC, NaturalActorCritic
 from sb3_smac.common import natural_actor_critic
 from sb3_smac.common.parameters import make_optimizer
-from sb3_smac.common.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
+from sb3_smac.fast.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
 from sb3_smac.common.policies import FAST_FORWARDS, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.trust_region import frozen, mean_kl
 from sb3_smac.maths import FisherVectorProduct, Mlp, flat_gradient, flatten

@@ -1,0 +1,146 @@
+"""Checks of the constructor's arguments: each error names the argument, what it got and what it accepts."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sb3_smac.common import checks
+from sb3_smac.common.normalizer import is_vector
+from sb3_smac.common.policies import NormalizingPolicy
+from sb3_smac.common.schedules import to_schedule
+
+if TYPE_CHECKING:
+    from sb3_smac.common.natural_actor_critic import NaturalActorCritic
+
+NORMALIZATION = ("normalize_observations", "normalize_returns")
+
+
+def check(model: NaturalActorCritic) -> None:
+    """
+    :param model: the algorithm, with its arguments set
+    :raises ValueError: if an argument is out of its range
+    """
+    to_schedule(model.learning_rate, "learning_rate")
+    checks.integer("n_steps", model.n_steps, minimum=1)
+    checks.integer("batch_size", model.batch_size, minimum=1, besides=(None,))
+    checks.number("gamma", model.gamma, minimum=0, maximum=1)
+    checks.number("gae_lambda", model.gae_lambda, minimum=0, maximum=1)
+    if model.target_kl is not None:
+        to_schedule(model.target_kl, "target_kl", exclusive=True)
+    checks.choice("line_search", model.line_search, (None, False, True))
+    to_schedule(model.critic_learning_rate, "critic_learning_rate")
+    checks.choice("critic_optimizer", model.critic_optimizer, ("adam", "gauss_newton"))
+    checks.number("critic_damping", model.critic_damping, minimum=0, exclusive=True)
+    checks.integer("n_critic_updates", model.n_critic_updates, minimum=1)
+    checks.integer("critic_batch_size", model.critic_batch_size, minimum=1, besides=(None,))
+    checks.choice("critic_target", model.critic_target, ("gae", "monte_carlo"))
+    checks.number("ent_coef", model.ent_coef, minimum=0)
+    checks.number("max_grad_norm", model.max_grad_norm, minimum=0, exclusive=True, optional=True)
+    checks.choice("use_sde", model.use_sde, (False, True))
+    checks.integer("sde_sample_freq", model.sde_sample_freq, minimum=-1)
+    checks.choice("normalize_advantage", model.normalize_advantage, (False, True))
+    for name in NORMALIZATION:
+        value = getattr(model, name)
+        checks.choice(name, value, (None, False, True))
+        if value and not issubclass(model.policy_class, NormalizingPolicy):
+            raise ValueError(
+                f"{name} must be None or False unless the policy is a subclass of sb3_smac's, got {value!r} with "
+                f"{model.policy_class.__name__}"
+            )
+        if value is not None and hasattr(model, "policy") and value != model._normalizes[name]:
+            raise ValueError(f"{name} must be what the model was built with, {model._normalizes[name]!r}, got {value!r}")
+    checks.integer("stats_window_size", model._stats_window_size, minimum=1)
+
+
+def check_rollout_size(model: NaturalActorCritic) -> None:
+    """
+    :param model: the algorithm, with its environments
+    :raises ValueError: if the rollout is too small for ``batch_size`` or ``normalize_advantage``
+    """
+    rollout_size = model.n_steps * model.n_envs
+    if model.batch_size is not None and model.batch_size > rollout_size:
+        raise ValueError(f"batch_size must be None or between 1 and {rollout_size} (n_steps * n_envs), got {model.batch_size}")
+    if model.normalize_advantage and rollout_size < 2:
+        raise ValueError(
+            f"normalize_advantage=True needs n_steps * n_envs of at least 2, got n_steps={model.n_steps} and "
+            f"n_envs={model.n_envs}"
+        )
+
+
+def normalization(model: NaturalActorCritic) -> dict[str, bool]:
+    """
+    What is left to us is on where nothing else normalises. A model keeps what it was built with, also when it is loaded.
+
+    :param model: the algorithm
+    :return: ``normalize_observations`` and ``normalize_returns``, decided
+    """
+    # A loaded model has a schedule already: if it does not know these arguments, it was trained without them
+    possible = issubclass(model.policy_class, NormalizingPolicy) and not hasattr(model, "lr_schedule")
+    wrapper = model._vec_normalize_env
+    unset = {
+        "normalize_observations": possible
+        and is_vector(model.observation_space)
+        and not (wrapper is not None and wrapper.norm_obs),
+        "normalize_returns": possible and not (wrapper is not None and wrapper.norm_reward),
+    }
+    unset = getattr(model, "_normalizes", unset)
+    return {name: unset[name] if getattr(model, name) is None else getattr(model, name) for name in NORMALIZATION}
+
+
+def check_names(algorithm: type[NaturalActorCritic], names: Iterable[str]) -> None:
+    """
+    :param algorithm: an algorithm
+    :param names: names of arguments of its constructor
+    :raises ValueError: if there is no such argument
+    """
+    known = [name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env")]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}")
+
+
+@contextmanager
+def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
+    """
+    While the block builds a policy and a rollout buffer, name the dictionary whose argument neither of them takes.
+
+    :param model: the algorithm
+    """
+    for name in ("policy_kwargs", "rollout_buffer_kwargs"):
+        if not isinstance(getattr(model, name), dict):
+            raise ValueError(f"{name} must be None or a dict of arguments, got {getattr(model, name)!r}")
+    try:
+        yield
+    except TypeError as error:
+        for name, taker in (("policy_kwargs", model.policy_class), ("rollout_buffer_kwargs", model.rollout_buffer_class)):
+            known = [] if taker is None else _arguments_of(taker)
+            for key in getattr(model, name):
+                if taker is not None and key not in known:
+                    raise ValueError(f"{name}: {taker.__name__} has no argument {key!r}{_hint(key, known)}") from error
+        raise
+
+
+def _arguments_of(cls: type) -> list[str]:
+    """Names of the arguments of a class's constructor, those that it hands to its base classes included."""
+    known: list[str] = []
+    for each in inspect.getmro(cls):
+        if "__init__" not in vars(each):
+            continue
+        parameters = inspect.signature(vars(each)["__init__"]).parameters.values()
+        known += [
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        ]
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return known
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {similar[0]!r}?" if similar else f"; it has {', '.join(known)}"
