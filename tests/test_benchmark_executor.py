@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -54,3 +55,16 @@ def test_closing_it_ends_the_workers() -> None:
     assert len(multiprocessing.active_children()) == 2
     events.close()
     assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_between_two_runs_costs_none() -> None:
+    jobs = [make_job(seed) for seed in range(2)]
+    results = []
+    for result in execute(jobs, workers=1):
+        results.append(result)
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        time.sleep(1)  # the pool hears of it in a thread of its own
+    assert [result.key for result in results] == [job.key for job in jobs]
+    assert all(result.finished for result in results)

@@ -36,20 +36,29 @@ def execute(jobs: Sequence[Job], workers: int) -> Generator[Run, None, None]:
     """
     before = set(multiprocessing.active_children())
     waiting = iter(jobs)
+    started: list[_Worker] = []
     pending: dict[Future[Run], tuple[Job, _Worker]] = {}
+
+    def start() -> _Worker:
+        started.append(_Worker())
+        return started[-1]
 
     def give(worker: _Worker) -> None:
         job = next(waiting, None)
         if job is None:
             worker.close()
-        else:
-            worker.start = time.perf_counter()
-            pending[worker.pool.submit(run, job)] = job, worker
+            return
+        try:
+            future = worker.submit(job)
+        except BrokenProcessPool:
+            worker = start()
+            future = worker.submit(job)
+        pending[future] = job, worker
 
     try:
         with _environment(ONE_THREAD):
             for _ in range(min(workers, len(jobs))):
-                give(_Worker())
+                give(start())
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
                     job, worker = pending.pop(future)
@@ -57,14 +66,12 @@ def execute(jobs: Sequence[Job], workers: int) -> Generator[Run, None, None]:
                         result = future.result()
                     except BrokenProcessPool:
                         result = failed(job, worker.last_words(), time.perf_counter() - worker.start)
-                        worker.close()
-                        worker = _Worker()
                     yield result
                     give(worker)
     finally:
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
-        for _, worker in pending.values():
+        for worker in started:
             worker.close()
 
 
@@ -78,6 +85,10 @@ class _Worker:
         self.start = 0.0
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(self.output,))
+
+    def submit(self, job: Job) -> Future[Run]:
+        self.start = time.perf_counter()
+        return self.pool.submit(run, job)
 
     def last_words(self) -> str:
         printed = self.output.read_text(errors="replace")[-2000:]
