@@ -87,6 +87,7 @@ def test_a_run_that_failed_or_is_half_there_is_left(tmp_path: Path, study: Path)
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "status": "failed"}))
     (folder.parent / ".partial-host+1-seed0").mkdir()
+    (folder.parent / ".partial-host+1-seed0" / "run.json").write_text('{"status": "fini')
     assert read(tmp_path / "there", study) == []
 
 

@@ -26,6 +26,8 @@ def read(folder: Path, study: Study) -> Iterator[Run]:
     """
     jobs = {(job.label, job.task, job.seed): job for job in study.jobs}
     for path in sorted(folder.glob("*/*/*/run.json")):
+        if path.parent.name.startswith("."):  # somebody is writing it
+            continue
         info = json.loads(path.read_text(encoding="utf-8"))
         if info["status"] == "finished":
             curves = {name: _curve(path.parent, name, info) for name in CURVES}
@@ -66,6 +68,8 @@ def _curve(folder: Path, name: str, info: dict[str, Any]) -> pd.DataFrame:
 
 def _evaluation_times(evaluations: pd.DataFrame, episodes: pd.DataFrame, seconds: float) -> np.ndarray:
     """They were not kept: read off the training episodes, less the mean time of the evaluations before."""
+    if episodes.empty:
+        return np.full(len(evaluations), np.nan)
     each = seconds / len(evaluations)
     before = np.searchsorted(evaluations["timestep"], episodes["timestep"], side="left")  # evaluations before an episode's end
     return np.interp(evaluations["timestep"], episodes["timestep"], episodes["wall_time"] - each * before)
