@@ -11,7 +11,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
-from sb3_smac.common import natural_actor_critic
+from sb3_smac.common import steps as actor_steps
+from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.policies import MlpPolicy
 from sb3_smac.common.trust_region import SizedStep
 from sb3_smac.smac import smac
@@ -314,13 +315,13 @@ def test_step_size_follows_its_schedule(algorithm: type[OnPolicyAlgorithm]) -> N
 def sized_steps(monkeypatch: pytest.MonkeyPatch) -> list[SizedStep]:
     """Every step that is sized from now on."""
     steps = []
-    size_step = natural_actor_critic.size_step
+    size_step = actor_steps.size_step
 
     def noted(*args: Any, **kwargs: Any) -> SizedStep:
         steps.append(size_step(*args, **kwargs))
         return steps[-1]
 
-    monkeypatch.setattr(natural_actor_critic, "size_step", noted)
+    monkeypatch.setattr(actor_steps, "size_step", noted)
     return steps
 
 
@@ -355,7 +356,7 @@ def test_the_very_first_guess_is_the_quadratic_prediction(space: str, monkeypatc
         guesses.append(first_guess)
         return SizedStep(0.0, 0.0, 0)
 
-    monkeypatch.setattr(natural_actor_critic, "size_step", noted)
+    monkeypatch.setattr(actor_steps, "size_step", noted)
     model = make(SMAC, space, target_kl=0.02)
     rollout = transitions(model)
     batch = DenseBatch(model.policy, rollout.observations, rollout.actions, rollout.advantages)
@@ -372,7 +373,7 @@ def test_sized_steps_of_several_batches(space: str, batch_size: int) -> None:
     thetas, target_kl = [], 0.01
 
     class Noting(SMAC):
-        def actor_direction(self, batch: natural_actor_critic.ActorBatch) -> th.Tensor:
+        def actor_direction(self, batch: ActorBatch) -> th.Tensor:
             thetas.append(vector(actor(self.policy)))
             return super().actor_direction(batch)
 

@@ -14,6 +14,9 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sb3_smac.common.actor_batch import make_actor_batch
+from sb3_smac.common.critic import fit_critic
+from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.fast.plain_policy import PlainPolicy
 from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
 from tests.dense_reference import collect
@@ -123,7 +126,7 @@ def synchronisations_of_the_critic(n_critic_updates: int, **arguments: Any) -> t
     collect(model)
     rollout = next(model.rollout_buffer.get())
     with Operations() as operations:
-        model._train_critic(rollout)
+        fit_critic(model, Evaluator(model.policy), rollout, is_untrained=False)
     return operations.counts[SYNCHRONISATION], operations.counts.total()
 
 
@@ -242,7 +245,8 @@ def test_scores_that_are_formed_are_seen() -> None:
     model = sample_model(n_steps=N // 2, **WIDE)
     collect(model)
     rollout = next(model.rollout_buffer.get())
-    batch = model._actor_batch(rollout.observations, rollout.actions, rollout.advantages)
+    evaluator = Evaluator(model.policy)
+    batch = make_actor_batch(evaluator, model.actor_parameters, rollout.observations, rollout.actions, rollout.advantages)
     d = len(batch.gradient)
     storages = Storages(smallest=4 * d // 8)
     storages.ignore(iter(()))

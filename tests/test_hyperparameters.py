@@ -148,15 +148,16 @@ def test_attributes_set_between_two_runs_are_used(algo: str) -> None:
 def test_schedules(algo: str, name: str, value: Any, at_start: float, at_half: float) -> None:
     """All of one kind, and Python's floats come out: an optimizer must not be given anything else."""
     model = make(algo, **{name: value})
-    schedules = {
-        "learning_rate": "lr_schedule",
-        "critic_learning_rate": "critic_lr_schedule",
-        "target_kl": "target_kl_schedule",
-    }
-    schedule = getattr(model, schedules[name])
-    assert [schedule(1), schedule(0.5)] == [at_start, at_half]
-    assert type(schedule(0.5)) is float
     assert getattr(model, name) is value
+    for progress, expected in ((1.0, at_start), (0.5, at_half)):
+        model._current_progress_remaining = progress
+        model._update_learning_rates()
+        now = {
+            "learning_rate": model._step_size,
+            "critic_learning_rate": model.policy.optimizer.param_groups[0]["lr"],
+            "target_kl": model._current_target_kl,
+        }[name]
+        assert now == expected and type(now) is float
 
 
 @every_algorithm
@@ -207,8 +208,20 @@ def test_a_rank_above_the_actor_batch(arguments: dict[str, int]) -> None:
     ],
 )
 def test_damping_that_fits_the_rank(arguments: dict[str, Any], damping: float, tmp_path: Path) -> None:
-    """λ for N = 64 transitions; a saved model keeps it, also in an environment that makes another N."""
-    model = SMAC("MlpPolicy", "CartPole-v1", n_steps=64, **arguments)
-    assert model.damping == damping
+    """λ for N = 64 transitions; the argument stays unset, also in a file, and λ fits the batches of whoever loads it."""
+    dampings = []
+
+    class Noting(SMAC):
+        def _damping_of(self, rank: int, size: int) -> float:
+            dampings.append(super()._damping_of(rank, size))
+            return dampings[-1]
+
+    model = Noting("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu", **arguments).learn(64)
+    assert set(dampings) == {damping}
+    assert model.damping == arguments.get("damping")
     model.save(tmp_path / "model")
-    assert SMAC.load(tmp_path / "model", env=make_vec_env("CartPole-v1", n_envs=2)).damping == damping
+    dampings.clear()
+    loaded = Noting.load(tmp_path / "model", env=make_vec_env("CartPole-v1", n_envs=2)).learn(128)
+    assert loaded.damping == model.damping
+    is_of_size = isinstance(model.fisher_rank, int) and model.fisher_rank > 1 and model.batch_size is None
+    assert set(dampings) == {damping / 2 if is_of_size else damping}

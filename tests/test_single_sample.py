@@ -13,7 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
 from sb3_smac import SMAC, NonFiniteError
-from sb3_smac.common.natural_actor_critic import ActorBatch
+from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.policies import MlpPolicy
 from sb3_smac.maths import flatten
 from sb3_smac.smac import smac
@@ -32,7 +32,7 @@ PAPERS: dict[str, Any] = {"batch_size": 1, "target_kl": None, "learning_rate": 0
 @contextlib.contextmanager
 def by_autograd() -> Any:
     """The steps as for a policy that is not plain."""
-    with mock.patch.object(SMAC, "_plain_single_sample", lambda model: None):
+    with mock.patch.object(SMAC, "_plain_single_sample", lambda model, evaluator: None):
         yield
 
 
@@ -68,8 +68,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def metrics(model: SMAC) -> dict[str, float]:
-    """What the update logs of the actor."""
-    return {name: float(np.mean(values)) for name, values in model._actor_metrics.items()}
+    """What the update logs."""
+    values = model.logger.name_to_value
+    return {key.removeprefix("train/"): value for key, value in values.items() if key.startswith("train/")}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -142,7 +143,7 @@ def test_steps_that_are_far_too_large(space: str, step_size: float) -> None:
     messages = []
     for context in (by_autograd(), counted()):
         model = sample_model(space, learning_rate=1e-3).learn(32)
-        model.lr_schedule = lambda progress: step_size
+        model.learning_rate = step_size
         before, message = snapshot(model), "none"
         with context as steps:
             try:
@@ -153,7 +154,7 @@ def test_steps_that_are_far_too_large(space: str, step_size: float) -> None:
         assert steps is None or steps.call_count == 1
         assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
         messages.append(message)
-        model.lr_schedule = lambda progress: 1e-3
+        model.learning_rate = 1e-3
         model.learn(32, reset_num_timesteps=False)
     assert messages[0] == messages[1]
     assert ("none" in messages) is (space == "discrete")  # logits may be as large as they like

@@ -80,8 +80,8 @@ class ACAdam(NaturalActorCritic):
         self.actor_optimizer.param_groups[0]["params"] = [self._displacement]
         for name, moments in state.items():
             if moments.shape == (old_d,):
-                known = dict(zip(before, unflatten(moments, before), strict=True))
-                moments = flatten(known.get(parameter, th.zeros_like(parameter)) for parameter in self.actor_parameters)
+                kept = dict(zip(before, unflatten(moments, before), strict=True))
+                moments = flatten(kept.get(parameter, th.zeros_like(parameter)) for parameter in self.actor_parameters)
             self.actor_optimizer.state[self._displacement][name] = moments
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
@@ -105,7 +105,7 @@ class ACAdam(NaturalActorCritic):
         self._displacement.grad = -batch.gradient  # the optimizer descends
         self.actor_optimizer.step()
         direction = self._displacement.detach().clone()
-        for parameter, piece in zip(batch.parameters, unflatten(direction, batch.parameters), strict=True):
+        for parameter, part in zip(batch.parameters, unflatten(direction, batch.parameters), strict=True):
             if not parameter.requires_grad:  # its moments may still be there from before the user froze it
-                piece.zero_()
+                part.zero_()
         return direction

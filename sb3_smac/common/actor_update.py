@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
 from sb3_smac.common.actor_batch import ActorBatch, make_actor_batch, normalized
-from sb3_smac.common.buffers import take
+from sb3_smac.common.buffers import select
 from sb3_smac.common.checks import TOO_LARGE, NonFiniteError
 from sb3_smac.common.diagnosis import explain_actor
 from sb3_smac.common.evaluation import Evaluation, Evaluator
@@ -67,7 +67,7 @@ def step_over_batches(
     is_whole, target_kl, line_search = batch_size == n_samples, model._current_target_kl, model._searches_line
     for start in range(0, n_samples, batch_size):
         indices = slice(start, start + batch_size)
-        transitions = take(rollout.observations, indices), rollout.actions[indices]
+        transitions = select(rollout.observations, indices), rollout.actions[indices]
         batch = make_actor_batch(
             *(evaluator, model.actor_parameters, *transitions, advantages[indices]), *(model.ent_coef, model.max_grad_norm)
         )
@@ -82,6 +82,7 @@ def step_over_batches(
         model.record_actor("step_size", taken.step_size)
         if taken.halvings is not None:
             model.record_actor("line_search_halvings", taken.halvings)
+        del batch, direction  # two vectors of the parameters' size, which the next batch has no use for
     return taken.evaluation if is_whole else None
 
 

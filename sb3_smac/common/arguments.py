@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch as th
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac.common import checks
 from sb3_smac.common.normalizer import is_vector
@@ -103,6 +108,35 @@ def check_names(algorithm: type[NaturalActorCritic], names: Iterable[str]) -> No
             raise ValueError(f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}")
 
 
+def check_types(arguments: Mapping[str, Any], policy_aliases: Iterable[str]) -> None:
+    """
+    Check what Stable-Baselines3 takes without a look.
+
+    :param arguments: those of the constructor that it has, too
+    :param policy_aliases: names of policies
+    :raises ValueError: if one is of another type than it accepts
+    """
+    policy = arguments["policy"]
+    is_class = isinstance(policy, type) and issubclass(policy, ActorCriticPolicy)
+    if not is_class and not (isinstance(policy, str) and policy in policy_aliases):
+        names = ", ".join(map(repr, policy_aliases))
+        raise ValueError(f"policy must be one of {names} or a subclass of SB3's ActorCriticPolicy, got {policy!r}")
+    for name in ("policy_kwargs", "rollout_buffer_kwargs"):
+        if not isinstance(arguments[name], dict | None):
+            raise ValueError(f"{name} must be None or a dict of arguments, got {arguments[name]!r}")
+    buffer_class = arguments["rollout_buffer_class"]
+    if buffer_class is not None and not (isinstance(buffer_class, type) and issubclass(buffer_class, RolloutBuffer)):
+        raise ValueError(f"rollout_buffer_class must be None or a subclass of SB3's RolloutBuffer, got {buffer_class!r}")
+    checks.integer("verbose", arguments["verbose"], minimum=0, besides=(False, True))
+    checks.integer("seed", arguments["seed"], minimum=0, besides=(None,))
+    if not isinstance(arguments["tensorboard_log"], str | os.PathLike | None):
+        raise ValueError(f"tensorboard_log must be None or a path, got {arguments['tensorboard_log']!r}")
+    try:
+        th.device("cpu" if arguments["device"] == "auto" else arguments["device"])
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'auto' or a device of PyTorch's, got {arguments['device']!r}: {error}") from error
+
+
 @contextmanager
 def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
     """
@@ -110,30 +144,34 @@ def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
 
     :param model: the algorithm
     """
-    for name in ("policy_kwargs", "rollout_buffer_kwargs"):
-        if not isinstance(getattr(model, name), dict):
-            raise ValueError(f"{name} must be None or a dict of arguments, got {getattr(model, name)!r}")
     try:
         yield
-    except TypeError as error:
-        for name, taker in (("policy_kwargs", model.policy_class), ("rollout_buffer_kwargs", model.rollout_buffer_class)):
-            known = [] if taker is None else _arguments_of(taker)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        buffer_class = model.rollout_buffer_class or DictRolloutBuffer
+        for name, taker in (("policy_kwargs", model.policy_class), ("rollout_buffer_kwargs", buffer_class)):
+            known = _arguments_of(taker)
             for key in getattr(model, name):
-                if taker is not None and key not in known:
+                if key not in known:
                     raise ValueError(f"{name}: {taker.__name__} has no argument {key!r}{_hint(key, known)}") from error
-        raise
+        if not model.policy_kwargs and not model.rollout_buffer_kwargs:
+            raise
+        given = {name: value for name, value in model.policy_kwargs.items() if name not in NORMALIZATION}
+        raise ValueError(
+            f"policy_kwargs and rollout_buffer_kwargs must be what {model.policy_class.__name__} and {buffer_class.__name__} "
+            f"accept, got {given!r} and {model.rollout_buffer_kwargs!r}: {error}"
+        ) from error
 
 
 def _arguments_of(cls: type) -> list[str]:
     """Names of the arguments of a class's constructor, those that it hands to its base classes included."""
     known: list[str] = []
-    for each in inspect.getmro(cls):
-        if "__init__" not in vars(each):
+    for base in inspect.getmro(cls):
+        if "__init__" not in vars(base):
             continue
-        parameters = inspect.signature(vars(each)["__init__"]).parameters.values()
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
         known += [
             parameter.name
-            for parameter in parameters
+            for parameter in list(parameters)[1:]  # not self
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         ]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

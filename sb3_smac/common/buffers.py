@@ -64,7 +64,7 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
         self.returns = self.advantages + self.values
 
 
-def take(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
+def select(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
     """
     :param observations: of N transitions, also of a Dict space
     :param indices: which of them

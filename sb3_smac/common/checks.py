@@ -88,7 +88,7 @@ def rollout_is_finite(buffer: RolloutBuffer, last_observations: Any, num_timeste
 def _buffer_is_finite(label: str, array: np.ndarray, buffer: RolloutBuffer, num_timesteps: int) -> None:
     bad = _first_non_finite(array)
     if bad is not None:
-        raise NonFiniteError(f"The {label} of the rollout are not finite {place(buffer, *bad, num_timesteps)}. {ADVICE}")
+        raise NonFiniteError(f"The {label} of the rollout are not finite {location(buffer, *bad, num_timesteps)}. {ADVICE}")
 
 
 def observations_are_finite(observations: Any, num_timesteps: int) -> None:
@@ -105,7 +105,7 @@ def observations_are_finite(observations: Any, num_timesteps: int) -> None:
             raise NonFiniteError(f"The {label} of environment {bad[1]} are not finite at timestep {num_timesteps}. {ADVICE}")
 
 
-def place(buffer: RolloutBuffer, step: int, env: int, num_timesteps: int) -> str:
+def location(buffer: RolloutBuffer, step: int, env: int, num_timesteps: int) -> str:
     """
     Where a transition of a rollout stands.
 

@@ -11,12 +11,13 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_smac.common.buffers import take
+from sb3_smac.common.buffers import select
 from sb3_smac.common.checks import NonFiniteError
 from sb3_smac.common.diagnosis import explain_critic
 from sb3_smac.common.evaluation import N_COMPARED, Evaluator
 from sb3_smac.common.normalizer import ReturnNormalizer, last_linear, unit_scale
 from sb3_smac.common.policies import unwrapped
+from sb3_smac.fast.adam import FlatAdam
 from sb3_smac.fast.plain_policy import PlainPolicy, is_samplewise
 from sb3_smac.maths import LayerRecorder, Scores, assign, flatten, gauss_newton_step
 
@@ -48,7 +49,7 @@ def fit_critic(
     policy, few = unwrapped(model.policy), slice(N_COMPARED)
     moments = getattr(policy, "return_normalizer", None)
     head = last_linear(getattr(policy, "value_net", None))
-    observations, actions = take(rollout.observations, few), rollout.actions[few]
+    observations, actions = select(rollout.observations, few), rollout.actions[few]
 
     def values() -> th.Tensor:
         policy.set_training_mode(False)
@@ -89,28 +90,38 @@ def fit_by_gradients(
     :param max_grad_norm: largest norm of a gradient; ``None``: no clipping
     :return: mean loss over the minibatches, a scalar tensor
     """
-    gradients = _minibatch_gradients(evaluator, rollout, targets, parameters)
-    optimizer = evaluator.policy.optimizer
+    optimizer, size = evaluator.policy.optimizer, batch_size or len(targets)
+    plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
+    is_plain = plain is not None and set(plain.critic.parameters) == set(parameters)
+    flat = FlatAdam.of(optimizer, plain.critic.parameters) if plain is not None and is_plain else None
+    gradients = _gradients_by_autograd(evaluator, rollout, targets, parameters)
+    if plain is not None and is_plain:
+        if flat is None:
+            for parameter in parameters:
+                parameter.grad = th.zeros_like(parameter)
+        out = [parameter.grad for parameter in plain.critic.parameters if parameter.grad is not None]
+        gradients = plain.value_gradients(rollout.observations, targets, out)
     losses = []
-    for _ in range(n_passes):
-        for indices in th.randperm(len(targets), device="cpu").to(targets.device).split(batch_size or len(targets)):
-            losses.append(gradients(indices))
-            if max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-            optimizer.step()
+    try:
+        for _ in range(n_passes):
+            for indices in th.randperm(len(targets), device="cpu").to(targets.device).split(size):
+                losses.append(gradients(indices))
+                if max_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+                (optimizer if flat is None else flat).step()
+    finally:
+        if flat is not None:
+            flat.close()
     return th.stack(losses).mean()
 
 
-def _minibatch_gradients(
+def _gradients_by_autograd(
     evaluator: Evaluator, rollout: RolloutBufferSamples, targets: th.Tensor, parameters: list[nn.Parameter]
 ) -> Callable[[th.Tensor], th.Tensor]:
     """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
-    plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
-    if plain is not None and set(plain.critic.parameters) == set(parameters):
-        return plain.value_gradients(rollout.observations, targets)
 
     def gradients(indices: th.Tensor) -> th.Tensor:
-        values = evaluator.values(take(rollout.observations, indices), rollout.actions[indices])
+        values = evaluator.values(select(rollout.observations, indices), rollout.actions[indices])
         loss = F.mse_loss(values, targets[indices].to(values.dtype))
         evaluator.policy.optimizer.zero_grad()
         loss.backward(inputs=parameters)

@@ -21,16 +21,16 @@ def explain_actor(evaluator: Evaluator, parameters: list[nn.Parameter], buffer: 
     evaluator.policy.set_training_mode(False)
     for index in range(buffer.buffer_size * buffer.n_envs):
         data = buffer._get_samples(np.array([index]))
-        place = _place(index, buffer, num_timesteps)
+        location = _location(index, buffer, num_timesteps)
         log_prob = evaluator.evaluate(data.observations, data.actions).log_prob
         if not th.isfinite(log_prob).all():
-            return f"The log-probability of the action is not finite {place}. {checks.ADVICE}"
+            return f"The log-probability of the action is not finite {location}. {checks.ADVICE}"
         if not th.isfinite(flat_gradient(log_prob, parameters)).all():
-            return f"The gradient of the log-probability is not finite {place}. {checks.ADVICE}"
+            return f"The gradient of the log-probability is not finite {location}. {checks.ADVICE}"
     index = int(np.argmax(np.abs(buffer.advantages)))
     return (
         "The gradient of the actor is not finite, though that of every log-probability is; the largest advantage, "
-        f"{buffer.advantages.flat[index]:g}, is {_place(index, buffer, num_timesteps)}. {checks.ADVICE}"
+        f"{buffer.advantages.flat[index]:g}, is {_location(index, buffer, num_timesteps)}. {checks.ADVICE}"
     )
 
 
@@ -43,11 +43,11 @@ def explain_critic(buffer: RolloutBuffer, num_timesteps: int) -> str:
     index = int(np.argmax(np.abs(buffer.returns)))
     return (
         "The gradient of the critic is not finite; the largest return, "
-        f"{buffer.returns.flat[index]:g}, is {_place(index, buffer, num_timesteps)}. {checks.ADVICE}"
+        f"{buffer.returns.flat[index]:g}, is {_location(index, buffer, num_timesteps)}. {checks.ADVICE}"
     )
 
 
-def _place(index: int, buffer: RolloutBuffer, num_timesteps: int) -> str:
+def _location(index: int, buffer: RolloutBuffer, num_timesteps: int) -> str:
     """Where a transition stands, by its index in the flattened rollout buffer (environment by environment)."""
     env, step = divmod(index, buffer.buffer_size)
-    return checks.place(buffer, step, env, num_timesteps)
+    return checks.location(buffer, step, env, num_timesteps)

@@ -11,7 +11,7 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
 
-from sb3_smac.common.buffers import take
+from sb3_smac.common.buffers import select
 from sb3_smac.common.checks import TOO_LARGE, NonFiniteError
 from sb3_smac.common.trust_region import frozen, is_invalid_distribution, mean_kl
 
@@ -161,7 +161,7 @@ def agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples)
 
 def _agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples) -> tuple[Evaluator, Evaluation]:
     few = slice(N_COMPARED)
-    observations, actions = take(rollout.observations, few), rollout.actions[few]
+    observations, actions = select(rollout.observations, few), rollout.actions[few]
     found = _agreeing(policy, observations, actions, rollout.old_values[few], rollout.old_log_prob[few])
     if found is not None:
         evaluation = found.as_it_acts(rollout.observations, rollout.actions)

@@ -152,7 +152,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     ) -> None:
         of_base = inherited(locals(), *OWN, "_init_setup_model")
         actions = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-        # no common loss: actor and critic have losses of their own
+        arguments.check_types(of_base, self.policy_aliases)
         super().__init__(**of_base, vf_coef=0.0, supported_action_spaces=actions, _init_setup_model=False)
         self.batch_size = batch_size
         self.target_kl = target_kl
@@ -216,7 +216,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._check_rollout_size()
         name = type(self).__name__
-        args = tuple(name if each == OnPolicyAlgorithm.__name__ else each for each in args)  # the default tb_log_name
+        args = tuple(name if value == OnPolicyAlgorithm.__name__ else value for value in args)  # the default tb_log_name
         return super()._setup_learn(*args, **kwargs)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:

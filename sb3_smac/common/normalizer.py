@@ -41,15 +41,16 @@ class RunningMoments(nn.Module):
         return (self.var + EPSILON).sqrt()
 
     @th.no_grad()
-    def update(self, samples: th.Tensor) -> None:
+    def update(self, samples: th.Tensor, weight: float = 1.0) -> None:
         """
         Add samples, by the pairwise formula of Chan, Golub and LeVeque: exact however the samples come in batches.
 
         :param samples: shape (N, *shape)
+        :param weight: what one of them counts, > 0
         """
         samples = samples.double()
-        total = self.count + len(samples)
-        share = len(samples) / total  # of the new samples in all; 1 the first time, and the initial values are gone
+        total = self.count + weight * len(samples)
+        share = weight * len(samples) / total  # of the new samples in all; 1 the first time, and the initial values are gone
         var, mean = th.var_mean(samples, dim=0, correction=0)
         delta = mean - self.mean
         self.var.copy_((1 - share) * self.var + share * var + share * (1 - share) * delta.square())

@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 
-from sb3_smac.common.buffers import take
+from sb3_smac.common.buffers import select
 from sb3_smac.common.evaluation import Evaluator, initial_evaluator
 from sb3_smac.common.steps import ActorStep
 from sb3_smac.maths import leaf_uses
@@ -40,7 +40,7 @@ def split_parameters(
         observations, _ = policy.obs_to_tensor(space.sample())
         evaluator, actions = initial_evaluator(policy, observations)
     else:
-        observations, actions = take(rollout.observations, slice(2)), rollout.actions[:2]
+        observations, actions = select(rollout.observations, slice(2)), rollout.actions[:2]
     frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad and parameter.is_floating_point()]
     try:
         for parameter in frozen:  # may be unfrozen later: whose they are is asked of the graph
@@ -74,14 +74,14 @@ def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Par
     :param parameters: the critic's parameters
     """
     groups, wanted = optimizer.param_groups, set(parameters)
-    known = {parameter for group in groups for parameter in group["params"]}
-    if known == wanted:
+    held = {parameter for group in groups for parameter in group["params"]}
+    if held == wanted:
         return
     for group in groups:
         group["params"] = [parameter for parameter in group["params"] if parameter in wanted]
-    for parameter in known - wanted:
+    for parameter in held - wanted:
         optimizer.state.pop(parameter, None)
-    groups[0]["params"] += [parameter for parameter in parameters if parameter not in known]
+    groups[0]["params"] += [parameter for parameter in parameters if parameter not in held]
 
 
 def checksum(parameters: Iterable[nn.Parameter]) -> float:

@@ -83,8 +83,8 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         self.return_normalizer = ReturnNormalizer() if normalize_returns else nn.Identity()
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"normalize_observations": self.normalize_observations, "normalize_returns": self.normalize_returns}
-        return {**super()._get_constructor_parameters(), **own}
+        parameters = {"normalize_observations": self.normalize_observations, "normalize_returns": self.normalize_returns}
+        return {**super()._get_constructor_parameters(), **parameters}
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         fast_forward = FAST_FORWARDS.get(self)
@@ -110,13 +110,12 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         except RuntimeError as error:
             raise StateDictError(f"state_dict must be that of a policy like this one. {error}") from error
 
-    def input_layers(self, observations: th.Tensor) -> list[nn.Linear] | None:
+    def input_layers(self, observations: th.Tensor) -> list[nn.Linear]:
         """
         Find the layers that normalised observations go into.
 
         :param observations: a few, shape (N, ...)
-        :return: those of actor and critic; ``None`` if either has none whose weight and bias could make up for a change of the
-            statistics
+        :return: those of actor and critic whose weight and bias can make up for a change of the statistics
         """
         features = self.observation_normalizer(observations).flatten(start_dim=1)
         found: list[nn.Linear] = []
@@ -124,17 +123,16 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
             for run in (self.get_distribution, self.predict_values):
                 with LayerRecorder(self.modules()) as recorder:
                     run(observations)
-                layers = [
+                found += [
                     call.layer
                     for call in recorder.calls
                     if isinstance(call.layer, nn.Linear)
+                    and call.inputs.shape == features.shape
                     and th.equal(call.inputs, features)
                     and call.layer.bias is not None
                     and all(parameter.requires_grad for parameter in call.layer.parameters())
+                    and call.layer not in found
                 ]
-                if not layers:
-                    return None
-                found += [layer for layer in layers if layer not in found]
         return found
 
 
@@ -153,7 +151,7 @@ def _with_values_in_units_of_reward(state_dict: Mapping[str, Any]) -> Mapping[st
     return {**state_dict, **scaled}
 
 
-class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):
+class ActorCriticPolicy(_DisjointByDefault, NormalizingPolicy):  # type: ignore[misc]
     """``"MlpPolicy"``: :class:`stable_baselines3.common.policies.ActorCriticPolicy`, disjoint by default."""
 
 
@@ -162,7 +160,9 @@ class ActorCriticCnnPolicy(_DisjointByDefault, NormalizingPolicy, sb3_policies.A
 
 
 class MultiInputActorCriticPolicy(  # type: ignore[misc]
-    _DisjointByDefault, NormalizingPolicy, sb3_policies.MultiInputActorCriticPolicy
+    _DisjointByDefault,
+    NormalizingPolicy,
+    sb3_policies.MultiInputActorCriticPolicy,
 ):
     """``"MultiInputPolicy"``: :class:`stable_baselines3.common.policies.MultiInputActorCriticPolicy`, disjoint by default."""
 

@@ -33,7 +33,7 @@ def frozen(distribution: Distribution) -> Distribution:
 
     clone = copy.copy(distribution)
     inner = distribution.distribution
-    clone.distribution = [detached(each) for each in inner] if isinstance(inner, list) else detached(inner)
+    clone.distribution = [detached(factor) for factor in inner] if isinstance(inner, list) else detached(inner)
     return clone
 
 

@@ -51,9 +51,10 @@ def has_own_methods(policy: ActorCriticPolicy) -> bool:
     """
     if not isinstance(policy, ActorCriticPolicy):  # a wrapper, such as torch.compile's
         return True
-    known = (ActorCriticPolicy, NormalizingPolicy)
+    sb3_classes = (ActorCriticPolicy, NormalizingPolicy)
     return any(
-        getattr(type(policy), name) not in [getattr(each, name) for each in known] or name in vars(policy) for name in METHODS
+        getattr(type(policy), name) not in [getattr(cls, name) for cls in sb3_classes] or name in vars(policy)
+        for name in METHODS
     )
 
 
@@ -112,10 +113,10 @@ class PlainPolicy:
         self.critic = critic
         self.is_gaussian = type(policy.action_dist) is DiagGaussianDistribution
         extractor = policy.mlp_extractor
-        self._module_dicts = [each._modules for each in (policy, extractor, extractor.policy_net, extractor.value_net)]
-        self._modules = [list(each.values()) for each in self._module_dicts]
+        self._module_dicts = [module._modules for module in (policy, extractor, extractor.policy_net, extractor.value_net)]
+        self._modules = [list(modules.values()) for modules in self._module_dicts]
         self._action_dist = policy.action_dist
-        self._hooks = [hooks for each in policy.modules() for hooks in forward_hooks(each)]
+        self._hooks = [hooks for module in policy.modules() for hooks in forward_hooks(module)]
         self._action_shape = (-1, *(policy.action_space.shape or ()))
         normalizer = getattr(policy, "observation_normalizer", None)
         self._observation_normalizer = normalizer if isinstance(normalizer, ObservationNormalizer) else None
@@ -152,7 +153,7 @@ class PlainPolicy:
 
     def is_current(self) -> bool:
         """Whether the policy still has the modules that this is a view of, and no hooks."""
-        modules = [list(each.values()) for each in self._module_dicts]
+        modules = [list(modules.values()) for modules in self._module_dicts]
         is_same = modules == self._modules and self.policy.action_dist is self._action_dist
         return is_same and not any(self._hooks)
 
@@ -177,7 +178,7 @@ class PlainPolicy:
     def _update_constants(self) -> bool:
         """Look whether somebody has changed what is the same for all observations; ``False`` if it makes no distribution."""
         statistics: list[Any] = [buffers[name] for buffers, name in self._buffers]
-        state = (*map(id, statistics), *[each._version for each in statistics])
+        state = (*map(id, statistics), *[statistic._version for statistic in statistics])
         if self.is_gaussian:  # its bytes: users write to `log_std.data`, which counts no version
             state = (*state, self._parameters["log_std"].detach().numpy().tobytes())
         if state == self._state:
@@ -219,24 +220,24 @@ class PlainPolicy:
         log_prob = logits.numpy()[np.arange(len(actions)), actions]
         return th.from_numpy(actions), th.from_numpy(log_prob)
 
-    @th.no_grad()
-    def value_gradients(self, observations: th.Tensor, targets: th.Tensor) -> Callable[[th.Tensor], th.Tensor]:
+    def value_gradients(
+        self, observations: th.Tensor, targets: th.Tensor, out: Sequence[th.Tensor]
+    ) -> Callable[[th.Tensor], th.Tensor]:
         """
         :param observations: shape (N, ...)
         :param targets: regression targets, shape (N,)
-        :return: a function that takes indices of samples, sets the gradients of the critic's parameters to those of its mean
-            squared error on them, and returns that error
+        :param out: where gradients go, shaped as the critic's parameters
+        :return: a function that takes indices of samples, computes the gradients of the critic's mean squared error on them,
+            and returns that error
         """
         features, targets = self.features(observations), targets.float()[:, None]
-        parameters = self.critic.parameters
 
         @th.no_grad()
         def gradients(indices: th.Tensor) -> th.Tensor:
             activations = self.critic.activations(features[indices])
             residuals = activations[-1] - targets[indices]
-            deltas = self.critic.output_gradients(self.critic.slopes(activations), residuals * (2 / len(indices)))
-            for parameter, gradient in zip(parameters, self.critic.parameter_gradients(activations, deltas), strict=True):
-                parameter.grad = gradient
+            deltas = self.critic.output_gradients(activations, residuals * (2 / len(indices)))
+            self.critic.parameter_gradients(activations, deltas, out)
             return residuals.square().mean()
 
         return gradients
@@ -257,24 +258,25 @@ class PlainPolicy:
         :return: the product, as a function of v of shape (d,)
         """
         activations = self.actor.activations(self.features(observations))
-        slopes = self.actor.slopes(activations)
         size = len(activations[0])
         probs = None if self.is_gaussian else activations[-1].softmax(dim=1)
         inverse_variance = (-2 * self.policy.log_std.detach()).exp() if self.is_gaussian else th.ones(())
 
         @th.no_grad()
         def product(vector: th.Tensor) -> th.Tensor:
-            pieces = dict(zip(parameters, unflatten(vector, parameters), strict=True))
-            moved = self.actor.directional_derivative(activations, slopes, [pieces[each] for each in self.actor.parameters])
+            tangents = dict(zip(parameters, unflatten(vector, parameters), strict=True))
+            moved = self.actor.directional_derivative(
+                activations, [tangents[parameter] for parameter in self.actor.parameters]
+            )
             if probs is None:
                 moved = moved * inverse_variance
             else:
                 moved = probs * (moved - (probs * moved).sum(dim=1, keepdim=True))
-            deltas = self.actor.output_gradients(slopes, moved / size)
+            deltas = self.actor.output_gradients(activations, moved / size)
             gradients = dict(zip(self.actor.parameters, self.actor.parameter_gradients(activations, deltas), strict=True))
             if self.is_gaussian:
-                gradients[self.policy.log_std] = 2 * pieces[self.policy.log_std]
-            return flatten(gradients[each] for each in parameters)
+                gradients[self.policy.log_std] = 2 * tangents[self.policy.log_std]
+            return flatten(gradients[parameter] for parameter in parameters)
 
         return product
 
@@ -283,8 +285,8 @@ class PlainPolicy:
         :param parameters: parameters of the actor
         :return: whether they are the network's (and log-σ), all of them, and each requires a gradient
         """
-        own = {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
-        return own == set(parameters) and all(parameter.requires_grad for parameter in parameters)
+        of_actor = {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
+        return of_actor == set(parameters) and all(parameter.requires_grad for parameter in parameters)
 
 
 def _is_plain(policy: ActorCriticPolicy) -> bool:

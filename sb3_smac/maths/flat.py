@@ -69,13 +69,13 @@ def flat_gradient(
     :param create_graph: make the result differentiable
     :return: shape (d,)
     """
-    moving = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     gradients: Iterator[th.Tensor] = iter(())
-    if moving and outputs.requires_grad:
+    if trainable and outputs.requires_grad:
         gradients = iter(
             th.autograd.grad(
                 outputs,
-                moving,
+                trainable,
                 grad_outputs=grad_outputs,
                 retain_graph=retain_graph or create_graph,
                 create_graph=create_graph,

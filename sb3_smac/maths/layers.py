@@ -30,9 +30,9 @@ class LayerCall(NamedTuple):
     size: int
 
     @property
-    def moving(self) -> list[nn.Parameter]:
+    def trainable(self) -> list[nn.Parameter]:
         """The layer's parameters that require a gradient."""
-        return _moving(self.layer)
+        return _trainable(self.layer)
 
     def is_factored(self, n_samples: int) -> bool:
         """
@@ -74,7 +74,7 @@ class ScaleCall(NamedTuple):
         return gradient_edge(self.values)
 
     @property
-    def moving(self) -> list[nn.Parameter]:
+    def trainable(self) -> list[nn.Parameter]:
         """The parameter, if it requires a gradient."""
         return [self.parameter] if self.parameter.requires_grad else []
 
@@ -104,8 +104,8 @@ class LinearScores:
     """
 
     def __init__(self, layer: nn.Linear, inputs: th.Tensor, deltas: th.Tensor) -> None:
-        self.has_bias = _moves(layer.bias)
-        self.parameters = _moving(layer)
+        self.has_bias = _is_trainable(layer.bias)
+        self.parameters = _trainable(layer)
         self.inputs = inputs
         self.deltas = deltas
 
@@ -196,7 +196,7 @@ class Conv2dScores:
     """
 
     def __init__(self, layer: nn.Conv2d, inputs: th.Tensor, deltas: th.Tensor) -> None:
-        self.parameters = _moving(layer)
+        self.parameters = _trainable(layer)
         self.layer = layer
         self.inputs = inputs
         self.deltas = deltas
@@ -221,16 +221,16 @@ class Conv2dScores:
             for channel in range(group * channels_out, (group + 1) * channels_out):
                 scores = th.einsum("np,nkp->nk", gradients[:, channel], patches)
                 gram.addmm_(scores, scores.T)
-        if _moves(layer.bias):
+        if _is_trainable(layer.bias):
             bias_scores = gradients.sum(dim=2)
             gram.addmm_(bias_scores, bias_scores.T)
 
 
-def _moving(layer: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in layer.parameters(recurse=False) if _moves(parameter)]
+def _trainable(layer: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in layer.parameters(recurse=False) if _is_trainable(parameter)]
 
 
-def _moves(parameter: th.Tensor | None) -> bool:
+def _is_trainable(parameter: th.Tensor | None) -> bool:
     return parameter is not None and parameter.requires_grad
 
 

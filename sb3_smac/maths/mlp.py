@@ -81,72 +81,68 @@ class Mlp:
             activations.append(output)
         return activations
 
-    def _slope(self, index: int, output: th.Tensor) -> th.Tensor | None:
-        """``σ'(z_l)``, from the layer's output; ``None`` is 1."""
-        activation = self.layers[index][1]
-        if activation is None:
-            return None
-        return 1 - output.square() if type(activation) is nn.Tanh else (output > 0).to(output.dtype)
-
-    def slopes(self, activations: Sequence[th.Tensor]) -> list[th.Tensor | None]:
-        """
-        :param activations: as :meth:`activations` gives them
-        :return: the derivative ``σ'(z_l)`` of each layer's activation, shape (N, out_l); ``None`` where it has none
-        """
-        return [self._slope(index, activations[index + 1]) for index in range(len(self.layers))]
-
-    def output_gradients(self, slopes: Sequence[th.Tensor | None], gradient: th.Tensor) -> list[th.Tensor]:
+    def output_gradients(self, activations: Sequence[th.Tensor], gradient: th.Tensor) -> list[th.Tensor]:
         """
         Backpropagation: from the derivative of a number with respect to the network's output, its derivatives
         ``δ_l = ∂/∂z_l`` with respect to the output of each linear layer.
 
-        :param slopes: as :meth:`slopes` gives them
+        :param activations: as :meth:`activations` gives them
         :param gradient: shape (N, out)
         :return: δ_l of each layer, shape (N, out_l)
         """
         deltas = []
-        for (layer, _), slope in zip(reversed(self.layers), reversed(slopes), strict=True):
-            delta = gradient if slope is None else gradient * slope
+        for (layer, activation), output in zip(reversed(self.layers), reversed(activations), strict=False):
+            delta = _times_slope(gradient, activation, output)
             deltas.append(delta)
             if len(deltas) < len(self.layers):
                 gradient = delta @ layer.weight
         return deltas[::-1]
 
-    def parameter_gradients(self, activations: Sequence[th.Tensor], deltas: Sequence[th.Tensor]) -> list[th.Tensor]:
+    def parameter_gradients(
+        self, activations: Sequence[th.Tensor], deltas: Sequence[th.Tensor], out: Sequence[th.Tensor] | None = None
+    ) -> list[th.Tensor]:
         """
         :param activations: as :meth:`activations` gives them
         :param deltas: as :meth:`output_gradients` gives them
+        :param out: where the results go, shaped as :attr:`parameters`
         :return: the gradient of each of :attr:`parameters`, summed over samples
         """
-        gradients = []
+        results = [th.empty_like(parameter) for parameter in self.parameters] if out is None else list(out)
+        remaining = iter(results)
         for (layer, _), inputs, delta in zip(self.layers, activations, deltas, strict=False):
-            gradients.append(delta.T @ inputs)
+            th.mm(delta.T, inputs, out=next(remaining))
             if layer.bias is not None:
-                gradients.append(delta.T @ delta.new_ones(len(delta)))
-        return gradients
+                th.sum(delta, dim=0, out=next(remaining))
+        return results
 
-    def directional_derivative(
-        self, activations: Sequence[th.Tensor], slopes: Sequence[th.Tensor | None], tangents: Sequence[th.Tensor]
-    ) -> th.Tensor:
+    def directional_derivative(self, activations: Sequence[th.Tensor], tangents: Sequence[th.Tensor]) -> th.Tensor:
         """
         ``J v``: how fast the output of each sample changes when the parameters move along v.
 
         :param activations: as :meth:`activations` gives them
-        :param slopes: as :meth:`slopes` gives them
         :param tangents: v, shaped as :attr:`parameters`
         :return: shape (N, out)
         """
         remaining = iter(tangents)
         moved: th.Tensor | None = None
-        for (layer, _), inputs, slope in zip(self.layers, activations, slopes, strict=False):
+        for (layer, activation), inputs, output in zip(self.layers, activations, activations[1:], strict=False):
             tangent = inputs @ next(remaining).T
             if layer.bias is not None:
                 tangent += next(remaining)
             if moved is not None:
                 tangent.addmm_(moved, layer.weight.T)
-            moved = tangent if slope is None else tangent.mul_(slope)
+            moved = _times_slope(tangent, activation, output)
         assert moved is not None
         return moved
+
+
+def _times_slope(tensor: th.Tensor, activation: nn.Module | None, output: th.Tensor) -> th.Tensor:
+    """``σ'(z)`` times a tensor, from the activation's output."""
+    if activation is None:
+        return tensor
+    if type(activation) is nn.Tanh:
+        return th.ops.aten.tanh_backward(tensor, output)
+    return th.ops.aten.threshold_backward(tensor, output, 0)
 
 
 def _tanh_(tensor: th.Tensor) -> None:

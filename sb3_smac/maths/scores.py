@@ -52,12 +52,13 @@ class Scores:
     def _factors(self) -> list[LinearScores | DenseScores | Conv2dScores]:
         """Scores of the recorded layers, by one backward pass (the first time) that stops at their outputs."""
         if self._factored is None:
-            uses, own = leaf_uses(self.log_prob), set(self.parameters)
+            uses, parameters = leaf_uses(self.log_prob), set(self.parameters)
             calls = [
                 call
                 for call in self.calls
                 # a parameter that something else uses, too, has other scores than the call's
-                if all(parameter in own and uses[parameter] == 1 for parameter in call.moving) and call.is_factored(len(self))
+                if all(parameter in parameters and uses[parameter] == 1 for parameter in call.trainable)
+                and call.is_factored(len(self))
             ]
             outputs = [call.output for call in calls if call.output is not None]  # as all of these are
             gradients: Sequence[th.Tensor | None] = ()
@@ -70,15 +71,15 @@ class Scores:
 
     def _split(self) -> tuple[list[LinearScores | DenseScores], list[nn.Parameter]]:
         """Scores that sums and products are taken of, and the parameters whose sums and products take a backward pass."""
-        factors = [each for each in self._factors() if not isinstance(each, Conv2dScores)] if self.samplewise else []
-        return factors, self._not_in(factors)
+        factors = [factor for factor in self._factors() if not isinstance(factor, Conv2dScores)] if self.samplewise else []
+        return factors, self._unaccounted(factors)
 
-    def _not_in(self, factors: Sequence[LinearScores | DenseScores | Conv2dScores]) -> list[nn.Parameter]:
-        """Moving parameters whose scores are in none of these."""
-        accounted = {parameter for each in factors for parameter in each.parameters}
+    def _unaccounted(self, factors: Sequence[LinearScores | DenseScores | Conv2dScores]) -> list[nn.Parameter]:
+        """Trainable parameters whose scores are in none of these."""
+        accounted = {parameter for factor in factors for parameter in factor.parameters}
         return [parameter for parameter in self.parameters if parameter.requires_grad and parameter not in accounted]
 
-    def _pieces(self, vector: th.Tensor) -> dict[th.Tensor, th.Tensor]:
+    def _by_parameter(self, vector: th.Tensor) -> dict[th.Tensor, th.Tensor]:
         """The part of a vector of size d that belongs to each parameter, as a view."""
         return dict(zip(self.parameters, unflatten(vector, self.parameters), strict=True))
 
@@ -90,17 +91,17 @@ class Scores:
         :return: shape (d,)
         """
         weights = weights.to(self.log_prob)
-        factors, rest = self._split()
+        factors, others = self._split()
         if not factors:
             return flat_gradient(self.log_prob, self.parameters, weights, retain_graph=True)
-        weighted_sum = self.parameters[0].new_zeros(sum(each.numel() for each in self.parameters))
-        pieces = self._pieces(weighted_sum)
+        weighted_sum = self.parameters[0].new_zeros(sum(parameter.numel() for parameter in self.parameters))
+        slices = self._by_parameter(weighted_sum)
         for factor in factors:
-            factor.weighted_sum(weights, [pieces[parameter] for parameter in factor.parameters])
-        if rest:
-            gradients = th.autograd.grad(self.log_prob, rest, weights, retain_graph=True, materialize_grads=True)
-            for parameter, gradient in zip(rest, gradients, strict=True):
-                pieces[parameter].copy_(gradient)
+            factor.weighted_sum(weights, [slices[parameter] for parameter in factor.parameters])
+        if others:
+            gradients = th.autograd.grad(self.log_prob, others, weights, retain_graph=True, materialize_grads=True)
+            for parameter, gradient in zip(others, gradients, strict=True):
+                slices[parameter].copy_(gradient)
         return weighted_sum
 
     def mean(self) -> th.Tensor:
@@ -118,17 +119,17 @@ class Scores:
         :param vector: v, shape (d,)
         :return: ``s_iᵀ v``, shape (N,)
         """
-        factors, rest = self._split()
+        factors, others = self._split()
         product = th.zeros_like(self.log_prob)
-        pieces = self._pieces(vector)
+        slices = self._by_parameter(vector)
         for factor in factors:
-            product += factor.product([pieces[parameter] for parameter in factor.parameters])
-        if rest:  # Sᵀ c is linear in c, and its derivative along v with respect to c is S v
+            product += factor.product([slices[parameter] for parameter in factor.parameters])
+        if others:  # Sᵀ c is linear in c, and its derivative along v with respect to c is S v
             weights = th.zeros_like(self.log_prob, requires_grad=True)
-            weighted_sum = flat_gradient(self.log_prob, rest, weights, create_graph=True)
-            directions = th.cat([pieces[parameter].flatten() for parameter in rest])
-            (of_rest,) = th.autograd.grad(weighted_sum @ directions, weights, materialize_grads=True)
-            product += of_rest
+            weighted_sum = flat_gradient(self.log_prob, others, weights, create_graph=True)
+            directions = th.cat([slices[parameter].flatten() for parameter in others])
+            (of_others,) = th.autograd.grad(weighted_sum @ directions, weights, materialize_grads=True)
+            product += of_others
         return product
 
     def gram(self) -> th.Tensor:
@@ -141,18 +142,18 @@ class Scores:
         :return: shape (N, N)
         """
         gram = self.log_prob.new_zeros(len(self), len(self))
-        blocked = [each for each in self._factors() if not isinstance(each, Conv2dScores)]
+        blocked = [factor for factor in self._factors() if not isinstance(factor, Conv2dScores)]
         for start in range(0, len(self), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(0, start + BLOCK)
-            block = gram[rows, columns]  # the lower triangle; the rest is its mirror image
+            block = gram[rows, columns]  # the lower triangle; the others is its mirror image
             for factor in blocked:
                 block += factor.gram(rows, columns)
             gram[:start, rows] = block[:, :start].T
-        for each in self._factors():
-            if isinstance(each, Conv2dScores):
-                each.add_gram(gram)
-        if rest := self._not_in(self._factors()):
-            for scores in self._formed(rest):
+        for convolution in self._factors():
+            if isinstance(convolution, Conv2dScores):
+                convolution.add_gram(gram)
+        if others := self._unaccounted(self._factors()):
+            for scores in self._formed(others):
                 gram.addmm_(scores, scores.T)
         return gram
 
@@ -170,8 +171,8 @@ class Scores:
                 stacklevel=3,
             )
         for group in _groups(parameters, CHUNK // size):
-            pieces = [self._scores_of(group, slice(start, start + chunk)) for start in range(0, size, chunk)]
-            yield th.cat(pieces)
+            chunks = [self._scores_of(group, slice(start, start + chunk)) for start in range(0, size, chunk)]
+            yield th.cat(chunks)
 
     def _scores_of(self, parameters: Sequence[nn.Parameter], rows: slice) -> th.Tensor:
         """Some rows of the columns of S that belong to some parameters: shape (rows, entries)."""
@@ -179,14 +180,14 @@ class Scores:
         scores = th.autograd.grad(
             self.log_prob, parameters, identity, retain_graph=True, is_grads_batched=True, materialize_grads=True
         )
-        return th.cat([each.reshape(len(each), -1) for each in scores], dim=1)
+        return th.cat([score.reshape(len(score), -1) for score in scores], dim=1)
 
 
 def _groups(parameters: Sequence[nn.Parameter], entries: int) -> Iterator[list[nn.Parameter]]:
     """Parameters in groups with at most so many entries, or of one parameter."""
     group: list[nn.Parameter] = []
     for parameter in parameters:
-        if group and sum(each.numel() for each in [*group, parameter]) > entries:
+        if group and sum(member.numel() for member in [*group, parameter]) > entries:
             yield group
             group = []
         group.append(parameter)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch as th
-from torch import nn
 
 from sb3_smac.fast.plain_policy import PlainPolicy
 
@@ -24,6 +23,7 @@ class SingleSampleSteps:
     entropies: list[float] = field(default_factory=list)
 
 
+@th.no_grad()
 def single_sample_steps(
     plain: PlainPolicy, observations: th.Tensor, actions: th.Tensor, advantages: th.Tensor, step_size: float, damping: float
 ) -> SingleSampleSteps:
@@ -32,7 +32,7 @@ def single_sample_steps(
     (eq. 4-5 of https://arxiv.org/abs/2601.18626).
 
     The score of a linear layer's weight is ``δ aᵀ`` and that of its bias δ, so that their norm is ``‖δ‖² (‖a‖² + 1)``: the
-    score is never formed, and each parameter is touched once. In NumPy, which for a few numbers is faster than torch.
+    score is never formed, and each parameter is touched once.
 
     :param plain: policy whose actor's parameters are changed, in place
     :param observations: shape (N, ...)
@@ -42,98 +42,47 @@ def single_sample_steps(
     :param damping: λ > 0
     :return: what the steps were
     """
-    network = _Network(plain)
     steps = SingleSampleSteps()
-    inputs = plain.features(observations).numpy()
-    for features, action, advantage in zip(inputs, actions.numpy(), advantages.numpy(), strict=True):
-        activations = network.forward(features)
+    log_std = plain.policy.log_std.detach().numpy() if plain.is_gaussian else np.zeros(0, np.float32)
+    parameters = [(layer.weight.detach(), layer.bias) for layer, _ in plain.actor.layers]
+    for inputs, action, advantage in zip(
+        plain.features(observations).split(1), actions.numpy(), advantages.numpy(), strict=True
+    ):
+        activations = plain.actor.activations(inputs)
+        output = activations[-1].numpy()[0]
         delta, log_std_score, log_prob, entropy = (
-            network.gaussian(activations[-1], action) if plain.is_gaussian else network.categorical(activations[-1], action)
+            _gaussian(output, log_std, action) if plain.is_gaussian else _categorical(output, log_std, action)
         )
-        deltas = network.backward(activations, delta)
-        squared_norm = log_std_score @ log_std_score
-        for a, d, layer in zip(activations, deltas, network.layers, strict=False):
-            squared_norm += (d @ d) * (a @ a + (layer.bias is not None))
-        coefficient = step_size * advantage / (damping + squared_norm)
-        network.move(activations, deltas, log_std_score, coefficient)
-        steps.squared_norms.append(float(squared_norm))
+        deltas = plain.actor.output_gradients(activations, th.from_numpy(delta[None]))
+        squared_norm = float(log_std_score @ log_std_score)
+        for (_, bias), a, d in zip(parameters, activations, deltas, strict=False):
+            a, d = a.numpy()[0], d.numpy()[0]
+            squared_norm += float((d @ d) * (a @ a + (bias is not None)))
+        coefficient = float(step_size * advantage / (damping + squared_norm))
+        for (weight, bias), a, d in zip(parameters, activations, deltas, strict=False):
+            weight.addmm_(d.T, a, alpha=coefficient)
+            if bias is not None:
+                bias.add_(d[0], alpha=coefficient)
+        log_std += coefficient * log_std_score
+        steps.squared_norms.append(squared_norm)
         steps.log_probs.append(float(log_prob))
         steps.entropies.append(float(entropy))
     return steps
 
 
-@dataclass
-class _Layer:
-    """A layer's parameters as arrays that share their memory."""
+def _gaussian(mean: np.ndarray, log_std: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Score of the mean and of log σ, log-probability and entropy."""
+    std = np.exp(log_std)
+    normal = (action - mean) / std
+    constant = log_std.sum() + 0.5 * len(std) * np.log(2 * np.pi)
+    return normal / std, normal**2 - 1, -0.5 * (normal @ normal) - constant, constant + 0.5 * len(std)
 
-    weight: np.ndarray
-    bias: np.ndarray | None
-    activation: type[nn.Module] | None
 
-
-class _Network:
-    """The actor in NumPy: parameters changed here are the policy's."""
-
-    def __init__(self, plain: PlainPolicy) -> None:
-        self.layers = [
-            _Layer(
-                layer.weight.detach().numpy(),
-                None if layer.bias is None else layer.bias.detach().numpy(),
-                None if activation is None else type(activation),
-            )
-            for layer, activation in plain.actor.layers
-        ]
-        self.log_std = plain.policy.log_std.detach().numpy() if plain.is_gaussian else np.zeros(0, np.float32)
-
-    def forward(self, features: np.ndarray) -> list[np.ndarray]:
-        """The input of each layer and, last, the output, of one sample."""
-        activations = [features]
-        for layer in self.layers:
-            output = layer.weight @ activations[-1]
-            if layer.bias is not None:
-                output += layer.bias
-            if layer.activation is nn.Tanh:
-                np.tanh(output, out=output)
-            elif layer.activation is nn.ReLU:
-                np.maximum(output, 0, out=output)
-            activations.append(output)
-        return activations
-
-    def gaussian(self, mean: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-        """Score of the mean and of log σ, log-probability and entropy."""
-        std = np.exp(self.log_std)
-        normal = (action - mean) / std
-        constant = self.log_std.sum() + 0.5 * len(std) * np.log(2 * np.pi)
-        return normal / std, normal**2 - 1, -0.5 * (normal @ normal) - constant, constant + 0.5 * len(std)
-
-    def categorical(self, logits: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-        """Score of the logits, an empty one for log σ, log-probability and entropy."""
-        logits = logits - logits.max()
-        log_probs = logits - np.log(np.exp(logits).sum())
-        probs = np.exp(log_probs)
-        delta = -probs
-        delta[int(action)] += 1
-        return delta, self.log_std, log_probs[int(action)], -(probs @ log_probs)
-
-    def backward(self, activations: list[np.ndarray], delta: np.ndarray) -> list[np.ndarray]:
-        """From the score of the output, those of the output of each linear layer."""
-        deltas = []
-        for layer, output in zip(reversed(self.layers), reversed(activations), strict=False):
-            if layer.activation is nn.Tanh:
-                delta = delta * (1 - output * output)
-            elif layer.activation is nn.ReLU:
-                delta = delta * (output > 0)
-            deltas.append(delta)
-            delta = delta @ layer.weight
-        return deltas[::-1]
-
-    def move(
-        self, activations: list[np.ndarray], deltas: list[np.ndarray], log_std_score: np.ndarray, coefficient: float
-    ) -> None:
-        """``θ ← θ + c s``, in place."""
-        for layer, inputs, delta in zip(self.layers, activations, deltas, strict=False):
-            delta = coefficient * delta
-            layer.weight += delta[:, None] * inputs
-            if layer.bias is not None:
-                layer.bias += delta
-        self.log_std += coefficient * log_std_score
+def _categorical(logits: np.ndarray, log_std: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Score of the logits, an empty one for log σ, log-probability and entropy."""
+    logits = logits - logits.max()
+    log_probs = logits - np.log(np.exp(logits).sum())
+    probs = np.exp(log_probs)
+    delta = -probs
+    delta[int(action)] += 1
+    return delta, log_std, log_probs[int(action)], -(probs @ log_probs)

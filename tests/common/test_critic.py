@@ -13,24 +13,29 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_smac import SMAC, NaturalActorCritic
+from sb3_smac.common.critic import fit_critic
+from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.maths import GaussNewtonStep, gauss_newton_step
-from tests.algorithms import TINY, every_algorithm, make
+from tests.algorithms import TINY, SampleEnv, every_algorithm, make
 from tests.dense_reference import collect, critic, vector
 
 
+def fit(model: NaturalActorCritic, rollout: Any) -> None:
+    """As an update fits the critic of a policy that has been trained before."""
+    fit_critic(model, Evaluator(model.policy), rollout, is_untrained=False)
+
+
 @every_algorithm
-@pytest.mark.parametrize("policy, env", [("MlpPolicy", "Pendulum-v1"), ("MlpPolicy", "CartPole-v1")])
-def test_gauss_newton_never_raises_the_loss(algo: str, policy: str, env: str) -> None:
+@pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
+def test_gauss_newton_never_raises_the_loss(algo: str, env: str) -> None:
     """Of the whole rollout, at each of many updates; and it lowers it most of the time."""
-    model = make(algo, env, policy, critic_optimizer="gauss_newton", critic_damping=1e-3)
+    model = make(algo, env, critic_optimizer="gauss_newton", critic_damping=1e-3)
     drops = []
     for _ in range(6):
         collect(model)
         rollout = next(model.rollout_buffer.get())
-        if model.normalize_returns:  # their statistics move before the fit, and values with them, the first time
-            model.policy.update_return_statistics(rollout.returns)
         before = loss(model, rollout)
-        model._train_critic(rollout)
+        fit(model, rollout)
         drops.append(1 - loss(model, rollout) / before)
     assert min(drops) >= 0 and sum(drop > 0.01 for drop in drops) >= 4
 
@@ -72,9 +77,8 @@ def test_gauss_newton_steps_that_are_not_taken(
     for _ in range(4):
         collect(model)
         rollout = next(model.rollout_buffer.get())
-        model.policy.update_return_statistics(rollout.returns)
         before = loss(model, rollout)
-        model._train_critic(rollout)
+        fit(model, rollout)
         assert loss(model, rollout) <= before * (1 + 1e-6)
     assert max(dampings) > 1e-8
 
@@ -93,10 +97,10 @@ def test_one_gauss_newton_step_fits_a_linear_critic(normalize_returns: bool) -> 
         "n_critic_updates": 1,
         "normalize_returns": normalize_returns,
     }
-    model = make("acsgd", **arguments, critic_optimizer="gauss_newton", critic_damping=1e-6)
+    model = make("acsgd", **arguments, critic_optimizer="gauss_newton", critic_damping=1e-5)
     collect(model)
     rollout = next(model.rollout_buffer.get())
-    model._train_critic(rollout)
+    fit(model, rollout)
     design = th.cat([rollout.observations, th.ones(len(rollout.observations), 1)], dim=1).double()
     solution = th.linalg.lstsq(design, rollout.returns.double()[:, None]).solution
     residual = (design @ solution).flatten() - rollout.returns
@@ -108,7 +112,7 @@ def test_gauss_newton_leaves_the_actor_and_frozen_parameters_alone() -> None:
     frozen = model.policy.mlp_extractor.value_net[0].bias.requires_grad_(False)
     collect(model)
     before, theirs, still = vector(model.actor_parameters), vector(critic(model.policy)), frozen.clone()
-    model._train_critic(next(model.rollout_buffer.get()))
+    fit(model, next(model.rollout_buffer.get()))
     assert th.equal(vector(model.actor_parameters), before)
     assert th.equal(frozen, still) and not th.equal(vector(critic(model.policy)), theirs)
 
@@ -116,10 +120,6 @@ def test_gauss_newton_leaves_the_actor_and_frozen_parameters_alone() -> None:
 @pytest.mark.parametrize("policy, observation", [("CnnPolicy", "image"), ("MultiInputPolicy", "dict")])
 def test_any_policy(policy: str, observation: str) -> None:
     """Convolutions and Dict observations take the general route through the critic's Jacobian."""
-    from gymnasium import spaces
-
-    from tests.algorithms import SampleEnv
-
     image = spaces.Box(0, 255, (3, 36, 36), "uint8")
     space = image if observation == "image" else spaces.Dict({"a": spaces.Box(-1, 1, (2,)), "b": spaces.Discrete(3)})
     env = SampleEnv(space, spaces.Discrete(2))
@@ -127,5 +127,5 @@ def test_any_policy(policy: str, observation: str) -> None:
     collect(model)
     rollout = next(model.rollout_buffer.get())
     before = loss(model, rollout)
-    model._train_critic(rollout)
+    fit(model, rollout)
     assert loss(model, rollout) < before

@@ -21,7 +21,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_smac import SMAC
-from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer, RunningMoments
+from sb3_smac.common import natural_actor_critic
+from sb3_smac.common.critic import fit_critic
+from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer, RunningMoments, last_linear, unit_scale
+from sb3_smac.common.observation_statistics import update_observation_statistics
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy
 from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_same, make, snapshot
 
@@ -45,8 +48,12 @@ def trained_policy(seed: int = 0, **arguments: Any) -> tuple[MlpPolicy, th.Tenso
     arguments = {"normalize_observations": True, "normalize_returns": True, "net_arch": [8], **arguments}
     policy = MlpPolicy(VECTOR, ACTIONS, lambda _: 1e-3, **arguments)
     observations = th.as_tensor(np.stack([VECTOR.sample() for _ in range(50)]))
-    policy.update_observation_statistics(observations)
-    policy.update_return_statistics(300 + 20 * th.randn(50))
+    for normalizer, samples in (
+        (policy.observation_normalizer, observations),
+        (policy.return_normalizer, 300 + 20 * th.randn(50)),
+    ):
+        if isinstance(normalizer, RunningMoments):
+            normalizer.update(samples)
     return policy, observations
 
 
@@ -91,14 +98,16 @@ def test_constant_observations_stay_finite() -> None:
 
 @pytest.mark.parametrize("share", [False, True])
 def test_every_entrance_of_the_policy_normalises(share: bool) -> None:
-    """A policy on raw observations is the same networks on observations, and values, that were normalised by hand."""
+    """
+    A policy on raw observations is the same networks on observations that were normalised by hand. Statistics of returns
+    change nothing: the last layer puts out values in units of the reward.
+    """
     policy, observations = trained_policy(share_features_extractor=share)
     plain, _ = trained_policy(share_features_extractor=share, normalize_observations=False, normalize_returns=False)
     statistics = ("observation_normalizer.", "return_normalizer.")
     plain.load_state_dict({key: value for key, value in policy.state_dict().items() if not key.startswith(statistics)})
     raw = observations.float().double()
     by_hand = ((raw - raw.mean(dim=0)) / (raw.var(dim=0, correction=0) + 1e-8).sqrt()).clamp(-10, 10).float()
-    mean, std = policy.return_normalizer.mean, policy.return_normalizer.std
 
     def close(actual: Any, expected: Any) -> None:
         assert th.as_tensor(actual).numpy() == pytest.approx(th.as_tensor(expected).detach().numpy(), rel=1e-5, abs=1e-5)
@@ -107,12 +116,12 @@ def test_every_entrance_of_the_policy_normalises(share: bool) -> None:
         actions, values, log_prob = policy(observations, deterministic=True)
         plain_actions, plain_values, plain_log_prob = plain(by_hand, deterministic=True)
         close(actions, plain_actions)
-        close(values, mean + std * plain_values)
+        close(values, plain_values)
         close(log_prob, plain_log_prob)
         values, log_prob, _ = policy.evaluate_actions(observations, actions)
-        close(values, mean + std * plain_values)
+        close(values, plain_values)
         close(log_prob, plain_log_prob)
-        close(policy.predict_values(observations), mean + std * plain_values)
+        close(policy.predict_values(observations), plain_values)
         close(policy.get_distribution(observations).mode(), plain_actions)
         close(policy.predict(observations.numpy(), deterministic=True)[0], plain_actions.clamp(-1, 1))
         assert values.dtype == th.float32
@@ -120,12 +129,15 @@ def test_every_entrance_of_the_policy_normalises(share: bool) -> None:
 
 @every_algorithm
 def test_one_iteration_sees_one_set_of_statistics(algo: str) -> None:
-    """Behaviour, scores, KL and values of iteration k all see the statistics of the k rollouts before it, and no other."""
+    """
+    Behaviour, scores, steps and values of iteration k all see the statistics of the k rollouts before it. With those of its
+    own rollout, the policy is evaluated at the very end, for the KL divergence that is logged.
+    """
     model = make(algo, vec_env(), target_kl=0.01, batch_size=20)
     normalizer, seen, rollouts = model.policy.observation_normalizer, {}, []
     assert isinstance(normalizer, ObservationNormalizer)
     normalizer.register_forward_pre_hook(
-        lambda module, _: seen.setdefault(model._n_updates, set()).add((*module.mean.tolist(), *module.var.tolist()))
+        lambda module, _: seen.setdefault(model._n_updates, {}).setdefault((*module.mean.tolist(), *module.var.tolist()))
     )
     train = model.train
 
@@ -135,12 +147,15 @@ def test_one_iteration_sees_one_set_of_statistics(algo: str) -> None:
 
     model.train = train_and_keep  # type: ignore[method-assign]
     model.learn(4 * 64)
-    assert seen.pop(0) == {(0, 0, 0, 1, 1, 1)}
-    assert sorted(seen) == [1, 2, 3]
-    for updates, statistics in seen.items():
-        so_far = np.concatenate(rollouts[:updates])
-        (found,) = statistics
-        assert found == pytest.approx((*so_far.mean(axis=0), *so_far.var(axis=0)), rel=1e-9)
+    def statistics(n_rollouts: int) -> tuple[float, ...]:
+        so_far = np.concatenate(rollouts[:n_rollouts]) if n_rollouts else np.array([[-1.0] * 3, [1.0] * 3])
+        return (*so_far.mean(axis=0), *so_far.var(axis=0))
+
+    assert sorted(seen) == [0, 1, 2, 3]
+    for updates, in_order in seen.items():
+        first, last = in_order
+        assert first == pytest.approx(statistics(updates), rel=1e-9)
+        assert last == pytest.approx(statistics(updates + 1), rel=1e-9)
 
 
 @every_algorithm
@@ -164,81 +179,165 @@ def test_the_update_starts_from_the_behaviour(algo: str) -> None:
     assert len(errors) == 6 and max(errors) < 1e-4
 
 
+def critic_of(policy: MlpPolicy) -> Any:
+    """What a critic is fitted by: its last layer, the statistics, and its values of some observations."""
+    observations = th.as_tensor(np.stack([VECTOR.sample() for _ in range(20)]))
+    return policy.value_net, policy.return_normalizer, lambda: policy.predict_values(observations)
+
+
 def test_statistics_preserve_values() -> None:
-    """PopArt: new statistics of the returns, the same values; but the first time, the returns' scale."""
-    policy, observations = trained_policy()
+    """PopArt: new statistics of the returns, the same values, which are of unit scale while the critic is fitted."""
+    policy, _ = trained_policy()
+    head, moments, values = critic_of(policy)
     for mean, std in ((300, 20), (-1e4, 5), (7, 1e3)):
+        returns = mean + std * th.randn(50)
         with th.no_grad():
-            before = policy.predict_values(observations)
-            head, scale = policy.value_net.weight.clone(), policy.return_scale
-            policy.update_return_statistics(mean + std * th.randn(50))
-            after = policy.predict_values(observations)
-        assert not th.equal(head, policy.value_net.weight) and policy.return_scale != scale
-        assert after.numpy() == pytest.approx(before.numpy(), abs=1e-5 * policy.return_scale)
-    fresh = MlpPolicy(VECTOR, ACTIONS, lambda _: 1e-3, normalize_returns=True)
-    weights = fresh.value_net.weight.clone()
-    fresh.update_return_statistics(th.tensor([100.0, 300.0]))
-    assert th.equal(weights, fresh.value_net.weight)
-    assert (fresh.return_normalizer.mean, fresh.return_scale) == (200, pytest.approx(100))
+            before = values()
+            with unit_scale(head, moments, returns, values, is_untrained=False) as (targets, scale):
+                assert scale == moments.std.item()
+                assert values().numpy() == pytest.approx(((before - moments.mean) / moments.std).numpy(), rel=1e-4, abs=1e-5)
+                assert targets.numpy() == pytest.approx(((returns - moments.mean) / moments.std).numpy(), rel=1e-5, abs=1e-5)
+            assert values().numpy() == pytest.approx(before.numpy(), abs=1e-5 * scale)
+    assert moments.count == 200
+
+
+def test_values_of_an_untrained_critic_are_lifted_to_the_returns() -> None:
+    """It starts in unit scale: the returns' own mean and deviation are what it cannot know."""
+    policy = MlpPolicy(VECTOR, ACTIONS, lambda _: 1e-3, normalize_returns=True)
+    head, moments, values = critic_of(policy)
+    with th.no_grad():
+        before, weights = values(), head.weight.clone()
+        with unit_scale(head, moments, th.tensor([100.0, 300.0]), values, is_untrained=True) as (targets, scale):
+            assert th.equal(head.weight, weights)
+            assert targets.tolist() == [-1, 1] and scale == pytest.approx(100)
+        assert values().numpy() == pytest.approx((200 + 100 * before).numpy(), rel=1e-5)
 
 
 def test_a_constant_return_breaks_nothing() -> None:
     """No deviation at first, and a jump afterwards: the last layer stays in the units it is trained in."""
     policy = MlpPolicy(VECTOR, ACTIONS, lambda _: 1e-3, normalize_returns=True)
-    for returns in (5.0, 5.0, 500.0):
-        policy.update_return_statistics(th.full((10,), returns))
-        assert all(parameter.abs().max() < 5 for parameter in policy.value_net.parameters())
+    head, moments, values = critic_of(policy)
+    for index, returns in enumerate((5.0, 5.0, 500.0)):
+        with unit_scale(head, moments, th.full((10,), returns), values, is_untrained=index == 0):
+            assert all(parameter.abs().max() < 5 for parameter in head.parameters())
 
 
-def test_a_last_layer_of_another_kind_is_left_alone() -> None:
-    """Its values move with the statistics; one that the user has frozen keeps its weights, its statistics and its values."""
-    normalizer = ReturnNormalizer()
-    for head in (nn.Sequential(nn.Linear(3, 1), nn.Tanh()), nn.Linear(3, 1, bias=False)):
-        normalizer.update_preserving(th.tensor([1.0, 3.0]), head)
-        before = copy.deepcopy(head.state_dict())
-        normalizer.update_preserving(th.tensor([10.0, 30.0]), head)
-        assert is_same(before, head.state_dict())
+def test_without_statistics_only_huge_returns_are_scaled() -> None:
+    """Whose squares are no float32."""
+    policy, _ = trained_policy()
+    head, _, values = critic_of(policy)
+    with unit_scale(head, None, th.tensor([1.0, -1e10]), values, is_untrained=True) as (targets, scale):
+        assert targets.tolist() == [1.0, -1e10] and scale == 1
+    with unit_scale(head, None, th.tensor([1.0, -1e30]), values, is_untrained=True) as (targets, scale):
+        assert targets.abs().max() == 1 and scale == pytest.approx(1e30)
+
+
+def test_a_last_layer_of_another_kind() -> None:
+    """
+    One that ends in no linear layer, or whose output is not the value, is fitted as it is; one without a bias is scaled alone;
+    one that the user has frozen keeps its weights and its statistics, bit for bit.
+    """
+    inputs, returns = th.randn(5, 3), th.tensor([10.0, 30.0])
+    assert last_linear(nn.Sequential(nn.Linear(3, 1), nn.Tanh())) is None
+    assert last_linear(nn.Identity()) is None and last_linear(None) is None
+    layer = nn.Linear(3, 1)
+    assert last_linear(nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh(), layer))) is layer
+    for head, values in ((None, lambda: inputs), (layer, lambda: layer(inputs).exp())):
+        moments = ReturnNormalizer()
+        with unit_scale(head, moments, returns, values, is_untrained=False) as (targets, scale):
+            assert th.equal(targets, returns) and scale == 1
+        assert moments.count == 0
+
+    layer, moments = nn.Linear(3, 1, bias=False), ReturnNormalizer()
+    weight = layer.weight.detach().clone()
+    with unit_scale(layer, moments, returns, lambda: layer(inputs), is_untrained=False) as (targets, scale):
+        assert (scale, targets.tolist()) == (pytest.approx(10), pytest.approx([1, 3]))
+        assert layer.weight.detach().numpy() == pytest.approx(weight.numpy() / 10)
+    assert layer.weight.detach().numpy() == pytest.approx(weight.numpy())
+
     policy, _ = trained_policy()
     policy.value_net.weight.requires_grad_(False)
     state = copy.deepcopy(policy.state_dict())
-    policy.update_return_statistics(th.tensor([1e4, 3e4]))
+    head, moments, values = critic_of(policy)
+    with unit_scale(head, moments, th.tensor([1e4, 3e4]), values, is_untrained=False):
+        pass
     assert is_same(state, policy.state_dict())
 
 
 @every_algorithm
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1])
-def test_the_critic_is_fitted_to_normalised_returns(algo: str, max_grad_norm: float | None) -> None:
+def test_the_critic_is_fitted_to_normalised_returns(
+    algo: str, max_grad_norm: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its optimizer sees errors of unit scale: the same path as a plain critic's on targets that were normalised by hand."""
-    arguments = {"target_kl": 0.01, "critic_batch_size": None, "n_critic_updates": 5, "critic_learning_rate": 0.01}
-    model = make(algo, "Pendulum-v1", max_grad_norm=max_grad_norm, **arguments)
-    train = model.train
 
-    def compare() -> None:
+    def compare(model: Any, evaluator: Any, rollout: Any, is_untrained: bool) -> float | None:
         policy, optimizer = model.policy, model.policy.optimizer
-        rollout = next(copy.deepcopy(model.rollout_buffer).get(None))
         observations, returns = policy.observation_normalizer(rollout.observations), rollout.returns
         by_hand = copy.deepcopy(nn.Sequential(policy.mlp_extractor.value_net, policy.value_net))
-        with th.no_grad():  # the last layer as PopArt corrects it
-            probe = copy.deepcopy(policy)
-            probe.update_return_statistics(returns)
-            by_hand[1].load_state_dict(probe.value_net.state_dict())
+        moments = copy.deepcopy(policy.return_normalizer)
+        moments.update(returns)
+        mean, std = moments.mean.float(), moments.std.float()
+        head = by_hand[1]
+        with th.no_grad():
+            if not is_untrained:  # the last layer as PopArt corrects it
+                head.weight.div_(std)
+                head.bias.sub_(mean).div_(std)
         adam = type(optimizer)(by_hand.parameters(), **optimizer.defaults)
         adam.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         adam.param_groups[0]["lr"] = 0.01
-        targets = (returns - probe.return_normalizer.mean.float()) / probe.return_scale
         for _ in range(5):
             adam.zero_grad()
-            F.mse_loss(by_hand(observations).flatten(), targets).backward()
+            F.mse_loss(by_hand(observations).flatten(), (returns - mean) / std).backward()
             if max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(by_hand.parameters(), max_grad_norm)
             adam.step()
-        train()
+        with th.no_grad():
+            head.weight.mul_(std)
+            head.bias.mul_(std).add_(mean)
+        loss = fit_critic(model, evaluator, rollout, is_untrained)
+        untrained.append(is_untrained)
         for ours, theirs in zip(model.critic_parameters, by_hand.parameters(), strict=True):
             assert ours.detach().numpy() == pytest.approx(theirs.detach().numpy(), rel=1e-3, abs=1e-4)
+        return loss
 
-    model.train = compare  # type: ignore[method-assign]
-    model.learn(3 * 32)
-    assert model._n_updates == 3
+    untrained: list[bool] = []
+    monkeypatch.setattr(natural_actor_critic, "fit_critic", compare)
+    arguments = {"target_kl": 0.01, "critic_batch_size": None, "n_critic_updates": 5, "critic_learning_rate": 0.01}
+    make(algo, "Pendulum-v1", max_grad_norm=max_grad_norm, **arguments).learn(3 * 32)
+    assert untrained == [True, False, False]
+
+
+POLICIES: dict[str, Any] = {
+    "separate": {},
+    "no_layers": {"policy_kwargs": {"net_arch": []}},
+    "relu": {"policy_kwargs": {"net_arch": [8], "activation_fn": nn.ReLU}},
+    "gsde": {"use_sde": True},
+}
+
+
+@pytest.mark.parametrize("case", POLICIES)
+def test_new_statistics_leave_the_policy_where_it_was(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layers make up for them, but in the very first update, before which nothing has been learned."""
+
+    def compare(model: Any, evaluator: Any, rollout: Any, *args: Any) -> float:
+        policy = model.policy
+        before = evaluator.as_it_acts(rollout.observations, rollout.actions)
+        values, std = policy.predict_values(rollout.observations), policy.observation_normalizer.std.clone()
+        before = before.without_graph()
+        kl = update_observation_statistics(model, evaluator, rollout, *args)
+        after = evaluator.as_it_acts(rollout.observations, rollout.actions)
+        assert not th.equal(std, policy.observation_normalizer.std)
+        moved.append(before.kl(after))
+        values_moved.append((policy.predict_values(rollout.observations) - values).abs().max().item() / values.std().item())
+        return kl
+
+    moved: list[float] = []
+    values_moved: list[float] = []
+    monkeypatch.setattr(natural_actor_critic, "update_observation_statistics", compare)
+    make("smac", vec_env(), target_kl=0.01, **POLICIES[case]).learn(4 * 64)
+    assert len(moved) == 4 and moved[0] > 1e-6
+    assert max(moved[1:]) < 1e-9 and max(values_moved[1:]) < 1e-3
 
 
 @every_algorithm
@@ -248,7 +347,7 @@ def test_one_file_is_enough(algo: str, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     model.policy.save(str(tmp_path / "policy"))
     loaded = type(model).load(tmp_path / "model", env=vec_env())
-    assert loaded.normalize_observations is True and loaded.normalize_returns is True
+    assert loaded.policy.normalize_observations is loaded.policy.normalize_returns is True
     policy = type(model.policy).load(str(tmp_path / "policy"))
     observations = np.stack([VECTOR.sample() for _ in range(20)])
     expected, _ = model.predict(observations, deterministic=True)
@@ -301,7 +400,8 @@ def test_what_is_on_by_default(algo: str, case: str) -> None:
     """What nothing else normalises; the choice holds in training and survives saving."""
     make_env, policy, expected = DEFAULTS[case]
     model = make(algo, make_env(), policy, n_steps=4, critic_batch_size=None, target_kl=0.01)
-    assert (model.normalize_observations, model.normalize_returns) == expected
+    assert tuple(model._normalizes[name] for name in OFF) == expected
+    assert model.normalize_observations is model.normalize_returns is None
     model.learn(8)
     state = model.policy.state_dict()
     assert tuple(f"{name}_normalizer.mean" in state for name in ("observation", "return")) == expected
@@ -309,7 +409,7 @@ def test_what_is_on_by_default(algo: str, case: str) -> None:
     file = io.BytesIO()
     model.save(file)
     loaded = type(model).load(file, env=vec_env() if isinstance(model.observation_space, spaces.Box) and expected[0] else None)
-    assert (loaded.normalize_observations, loaded.normalize_returns) == expected
+    assert loaded._normalizes == model._normalizes
 
 
 def test_what_was_asked_for_is_done() -> None:
@@ -366,13 +466,14 @@ def test_models_from_before_have_no_statistics(algo: str) -> None:
         for name in new.namelist():
             content = new.read(name)
             if name == "data":
-                data = {key: value for key, value in json.loads(content).items() if key not in OFF}
-                assert len(data) == len(json.loads(content)) - 2
+                newer = {*OFF, "_normalizes", "_checksum_when_built"}
+                data = {key: value for key, value in json.loads(content).items() if key not in newer}
+                assert len(data) == len(json.loads(content)) - len(newer)
                 content = json.dumps(data).encode()
             written.writestr(name, content)
     old.seek(0)
     loaded = type(model).load(old, env=sample_env())
-    assert loaded.normalize_observations is False and loaded.normalize_returns is False
+    assert loaded._normalizes == OFF
     assert is_same(snapshot(model), snapshot(loaded))
     loaded.learn(32)
 

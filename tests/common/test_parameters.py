@@ -16,6 +16,7 @@ from torch import nn
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
 from sb3_smac.common.parameters import restored_on_error, split_parameters
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_smac.common.steps import ActorStep
 from tests.dense_reference import CASES, actor, collect, critic, every_space, make_model, make_policy, train
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -81,11 +82,20 @@ class UnusedPolicy(MlpPolicy):
         self.mlp_extractor.value_net[0].requires_grad_(False)
 
 
+class First(nn.Module):
+    """The first of what comes in."""
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return inputs[:, :1]
+
+
 class ValueHeadOnly(MlpPolicy):
     """The value is the actor's own first latent: nothing is left for a critic."""
 
-    def predict_values(self, obs: Any) -> th.Tensor:
-        return self.mlp_extractor.forward_actor(self.extract_features(obs))[:, :1]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mlp_extractor.value_net = self.mlp_extractor.policy_net
+        self.value_net = First()
 
 
 def build(
@@ -166,11 +176,15 @@ def test_cnn_policies_are_disjoint_by_default(policy_class: type[ActorCriticPoli
     assert {*of_actor, *of_critic} == set(shared.parameters()) and not any(parameter.ndim == 4 for parameter in of_critic)
 
 
-def test_unused_and_frozen_parameters_are_nobodys() -> None:
+def test_unused_parameters_are_nobodys_and_frozen_ones_whose_they_are() -> None:
+    """Frozen ones may be unfrozen later; looking leaves them frozen."""
     policy = build(UnusedPolicy, net_arch=[4, 4])
     of_actor, of_critic = split_parameters(policy)
-    still = {policy.unused, *policy.mlp_extractor.policy_net[0].parameters(), *policy.mlp_extractor.value_net[0].parameters()}
-    assert {*of_actor, *of_critic} == set(policy.parameters()) - still
+    assert {*of_actor, *of_critic} == set(policy.parameters()) - {policy.unused}
+    frozen = {parameter for parameter in policy.parameters() if not parameter.requires_grad}
+    networks = policy.mlp_extractor
+    assert frozen == {*networks.policy_net[0].parameters(), *networks.value_net[0].parameters()}
+    assert {*networks.policy_net[0].parameters()} <= {*of_actor} and {*networks.value_net[0].parameters()} <= {*of_critic}
 
 
 @pytest.mark.parametrize(
@@ -270,9 +284,10 @@ def test_all_of_a_part_may_be_frozen_later(algorithm: type, part: Callable) -> N
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_restored_on_error(error: type[BaseException]) -> None:
-    """Parameters and optimizer as they were, in place: whoever holds a parameter still holds the policy's."""
+    """Parameters, optimizer and the step's memory as they were, in place: whoever holds a parameter still holds the policy's."""
     policy = build(net_arch=[])
-    optimizer = th.optim.Adam(policy.parameters(), lr=0.1)
+    optimizer, actor_step = th.optim.Adam(policy.parameters(), lr=0.1), ActorStep()
+    actor_step.curvature = 1.0
 
     def step() -> None:
         sum(parameter.sum() for parameter in policy.parameters()).backward()
@@ -280,12 +295,13 @@ def test_restored_on_error(error: type[BaseException]) -> None:
 
     step()
     parameters, before = list(policy.parameters()), copy.deepcopy((policy.state_dict(), optimizer.state_dict()))
-    with pytest.raises(error), restored_on_error(policy, optimizer):
+    with pytest.raises(error), restored_on_error(policy, actor_step, optimizer):
         step()
+        actor_step.curvature = 2.0
         raise error
     assert all(a is b for a, b in zip(parameters, policy.parameters(), strict=True))
-    assert str((policy.state_dict(), optimizer.state_dict())) == str(before)
-    with restored_on_error(policy, optimizer):
+    assert str((policy.state_dict(), optimizer.state_dict())) == str(before) and actor_step.curvature == 1.0
+    with restored_on_error(policy, actor_step, optimizer):
         step()
     assert str(policy.state_dict()) != str(before[0])
 

@@ -14,6 +14,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
 from sb3_smac import ACSGD
+from sb3_smac.common import natural_actor_critic
+from sb3_smac.common.critic import fit_critic
 from sb3_smac.common.returns import monte_carlo_returns
 from tests.dense_reference import DoublePolicy, DoubleRolloutBuffer, collect, critic, properties, train, transitions, vector
 
@@ -169,7 +171,9 @@ def test_critic_regresses_on_its_targets(critic_target: str, entry: Any, max_gra
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(20, [20, 20, 15]), (None, [55]), (1000, [55])])
-def test_each_critic_pass_sees_each_transition_once(batch_size: int | None, sizes: list[int]) -> None:
+def test_each_critic_pass_sees_each_transition_once(
+    batch_size: int | None, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In minibatches of a new order every time, each observation beside its own return."""
     model = make_model(critic_batch_size=batch_size, n_critic_updates=3, critic_learning_rate=0.0)
     rollout = transitions(model)
@@ -185,7 +189,12 @@ def test_each_critic_pass_sees_each_transition_once(batch_size: int | None, size
         losses.append(F.mse_loss(values.flatten(), th.tensor([pairs[each] for each in seen[-1]]).double()).item())
         return values
 
+    def fit(*args: Any) -> float | None:
+        seen.clear(), losses.clear()  # what the update has looked at before
+        return fit_critic(*args)
+
     model.policy.predict_values = noted
+    monkeypatch.setattr(natural_actor_critic, "fit_critic", fit)
     train(model)
     assert [len(batch) for batch in seen] == sizes * 3
     passes = [list(chain(*seen[start : start + len(sizes)])) for start in range(0, len(seen), len(sizes))]

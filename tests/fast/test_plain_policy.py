@@ -19,11 +19,13 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from sb3_smac import SMAC, NaturalActorCritic
-from sb3_smac.common import natural_actor_critic
+from sb3_smac.common import actor_batch, natural_actor_critic
+from sb3_smac.common.actor_batch import ActorBatch, make_actor_batch
+from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.common.parameters import make_optimizer
-from sb3_smac.fast.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
 from sb3_smac.common.policies import FAST_FORWARDS, CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.trust_region import frozen, mean_kl
+from sb3_smac.fast.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
 from sb3_smac.maths import FisherVectorProduct, Mlp, flat_gradient, flatten
 from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
 from tests.dense_reference import DoublePolicy, assert_close, fisher, make_policy
@@ -409,9 +411,9 @@ def random_policy(action_space: spaces.Space, scale: float = 1.0, **arguments: A
     th.manual_seed(0)
     arguments = {"net_arch": [8], "normalize_observations": True, "normalize_returns": True, **arguments}
     policy = MlpPolicy(VECTOR, action_space, lambda _: 1e-3, **arguments)
-    policy.update_observation_statistics(2 + 3 * th.randn(50, 3))
-    policy.update_return_statistics(300 + 20 * th.randn(50))
     with th.no_grad():
+        if policy.normalize_observations:
+            policy.observation_normalizer.update(2 + 3 * th.randn(50, 3))
         for parameter in policy.action_net.parameters():
             parameter.normal_().mul_(scale)
     return policy
@@ -795,7 +797,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_gradients(shape: str, biases: bool) -> None:
-    """Of the squared error of a minibatch, in the units of the critic's last layer; one minibatch leaves the next alone."""
+    """Of the squared error of a minibatch; one minibatch leaves the next alone."""
     if shape == "linear" and not biases:
         pytest.skip("no hidden layers")
     policy = random_policy(BOX, **SHAPES[shape])
@@ -806,7 +808,7 @@ def test_value_gradients(shape: str, biases: bool) -> None:
     for indices in th.randperm(40).split(7):
         errors = policy.predict_values(observations[indices]).flatten() - returns[indices]
         loss = errors.square().mean()
-        expected = flat_gradient(loss / policy.return_scale**2, view.critic.parameters)
+        expected = flat_gradient(loss, view.critic.parameters)
         assert gradients(indices).item() == pytest.approx(loss.item(), rel=1e-4)
         found = flatten(parameter.grad for parameter in view.critic.parameters)  # type: ignore[misc]
         assert_close(found, expected, relative=1e-4)
@@ -899,14 +901,18 @@ def test_batch_normalisation_is_noticed(fisher_rank: int | str) -> None:
     assert not is_samplewise(model.policy)
     th.manual_seed(0)
     observations, actions, advantages = th.randn(6, 3), th.randn(6, 2), th.randn(6)
-    batch = model._actor_batch(observations, actions, advantages)
+
+    def make_batch() -> ActorBatch:
+        return make_actor_batch(Evaluator(model.policy), model.actor_parameters, observations, actions, advantages)
+
+    batch = make_batch()
     model.policy.set_training_mode(True)
     log_prob = model.policy.get_distribution(observations).log_prob(actions)
     expected = flat_gradient((advantages * log_prob).mean(), model.actor_parameters, retain_graph=True)
     assert_close(batch.gradient, expected, relative=1e-5)
     assert_close(batch.scores.mean(), flat_gradient(log_prob.mean(), model.actor_parameters), relative=1e-5)
-    with mock.patch.object(natural_actor_critic, "is_samplewise", lambda policy: True):
-        wrong = model._actor_batch(observations, actions, advantages)
+    with mock.patch.object(actor_batch, "is_samplewise", lambda policy: True):
+        wrong = make_batch()
     assert (wrong.gradient - expected).norm() > 0.01 * expected.norm()
 
 
