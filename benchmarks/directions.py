@@ -25,7 +25,9 @@ import numpy as np
 import torch as th
 
 from sb3_smac import ACCG, ACSGD, SMAC
-from sb3_smac.common.natural_actor_critic import ActorBatch, NaturalActorCritic
+from sb3_smac.common.actor_batch import ActorBatch, make_actor_batch
+from sb3_smac.common.evaluation import Evaluator
+from sb3_smac.common.natural_actor_critic import NaturalActorCritic
 from sb3_smac.maths import LayerRecorder, Scores, flatten, unflatten
 from sb3_smac.maths.woodbury import cholesky_solve
 
@@ -33,6 +35,11 @@ RESULTS = Path(__file__).parent / "results" / "directions.csv"
 DAMPING = 0.1
 EXACT = {"cg_max_steps": 1000, "cg_tolerance": 1e-6}
 SUBSETS = (100, 250, 500, 1000)
+
+
+def batch_of(model: NaturalActorCritic, *data: th.Tensor) -> ActorBatch:
+    """Observations, actions and advantages as the model's actor batch."""
+    return make_actor_batch(Evaluator(model.policy), model.actor_parameters, *data)
 
 
 def true_fisher_direction(model: NaturalActorCritic, batch: ActorBatch, n_states: int, damping: float) -> th.Tensor:
@@ -107,13 +114,13 @@ def measure(task: str, timesteps: int, batches: int, repeats: int) -> list[dict[
         for model in {exact, *(model for model, _ in ladder.values())}:
             model.policy.load_state_dict(learner.policy.state_dict())
         data = (rollout.observations, rollout.actions, advantages)
-        target = exact.actor_direction(exact._actor_batch(*data))
+        target = exact.actor_direction(batch_of(exact, *data))
         for _ in range(repeats):
             seconds = {}
             for name, (model, direction) in random.sample(list(ladder.items()), len(ladder)):
-                model._actor_batch(*data)  # warms up: whatever ran before has filled the caches with its own
+                batch_of(model, *data)  # warms up: whatever ran before has filled the caches with its own
                 start = time.perf_counter()
-                x = direction(model._actor_batch(*data))
+                x = direction(batch_of(model, *data))
                 seconds[name] = time.perf_counter() - start
                 cosines[name].append(th.cosine_similarity(x, target, dim=0).item())
             for name in ladder:
