@@ -18,7 +18,7 @@ from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.critic import fit_critic
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.fast.plain_policy import PlainPolicy
-from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
+from tests.algorithms import SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
 from tests.dense_reference import collect
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,))
@@ -260,4 +260,3 @@ def test_scores_that_are_formed_are_seen() -> None:
 def test_the_policies_of_this_file_are_what_they_are_called() -> None:
     for name, arguments in POLICIES.items():
         assert (PlainPolicy.of(sample_model(**arguments).policy) is not None) is name.startswith("plain"), name
-    assert set(TABLE) >= {"smac", "smac_full", "accg", "acsgd", "acadam"}

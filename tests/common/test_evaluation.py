@@ -14,7 +14,7 @@ from sb3_smac.common.evaluation import Evaluation, Evaluator, agreeing_evaluator
 from sb3_smac.common.policies import MlpPolicy
 from sb3_smac.maths import flatten
 from tests.algorithms import SampleEnv, every_algorithm, is_finite, make, snapshot
-from tests.dense_reference import behaviour, collect, every_space, evaluate, kl, make_model, transitions
+from tests.dense_reference import behaviour, collect, evaluate, every_space, kl, make_model, transitions
 
 BOX = spaces.Box(-1.0, 1.0, (3,))
 
