@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
+from sb3_smac.envs import EnvPoolVecEnv
 from tests.algorithms import TABLE, every_algorithm, is_finite, is_same, make, snapshot
 
 pytest.importorskip("envpool")
