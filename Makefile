@@ -66,10 +66,6 @@ reports: $(VENV)/installed ## Write the report of every published study into its
 notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (one to two minutes)
 	$(BIN)/python notebooks/execute.py
 
-$(VENV)/docs-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[docs]'
-	touch $@
-
 .PHONY: docs
-docs: $(VENV)/docs-installed ## Build the documentation into build/site; a broken link is an error
+docs: $(VENV)/installed ## Build the documentation into build/site; a broken link is an error
 	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import gymnasium as gym
 import pytest
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_smac import ALGORITHMS
@@ -19,6 +20,12 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "pages").rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+GONE = {
+    *("benchmarks/search_defaults.py", "benchmarks/variants.py", "benchmarks/gains.py", "sb3_smac/benchmark/tune.py"),
+    "docs/benchmark/ppo_continuous_action.md",  # of another project
+}
+"""What the documents name as code of an earlier commit, or of others."""
+
 FENCE = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -71,7 +78,7 @@ def examples() -> Iterator[object]:
                 yield pytest.param(found[1], id=f"{page.relative_to(DOCS / 'pages')}-{index}")
 
 
-@pytest.mark.parametrize("example", examples())
+@pytest.mark.parametrize("example", list(examples()))
 def test_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It runs as it stands, with a smaller budget, and what it trains has been updated."""
     if "EnvPool" in example:
@@ -80,9 +87,10 @@ def test_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     smaller, count = re.subn(r"\.learn\([\d_]+", ".learn(1", example)
     assert count
     trained = []
-    learn = next(iter(ALGORITHMS.values())).__mro__[2].learn  # OnPolicyAlgorithm's
-    base = next(cls for cls in next(iter(ALGORITHMS.values())).__mro__ if "learn" in vars(cls))
-    monkeypatch.setattr(base, "learn", lambda model, *args, **kwargs: trained.append(model) or learn(model, *args, **kwargs))
+    learn = OnPolicyAlgorithm.learn
+    monkeypatch.setattr(
+        OnPolicyAlgorithm, "learn", lambda model, *given, **named: trained.append(model) or learn(model, *given, **named)
+    )
     exec(smaller, {"__name__": "documentation"})
     assert trained
     expected = 0 if "NonFiniteError" in example else 1
@@ -113,7 +121,17 @@ def test_tensorboard_keys(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("mkdocs") is None or find_spec("mkdocstrings") is None, reason="no MkDocs (the extra [docs])")
 def test_strict_build(tmp_path: Path) -> None:
     """As `make docs` does it: a warning is an error. Every page has its text, and the API its docstrings."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", DOCS / "mkdocs.yml", "--site-dir", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--config-file",
+        DOCS / "mkdocs.yml",
+        "--site-dir",
+        tmp_path,
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     api = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
@@ -126,3 +144,33 @@ def test_nothing_of_the_workshop() -> None:
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"/work/|/root/|/home/|/tmp/", text), path
+
+
+def shell() -> str:
+    """All shell snippets, and what stands between backticks."""
+    texts = [path.read_text(encoding="utf-8") for path in TEXTS]
+    return "\n".join(
+        line for text in texts for line in [*re.findall(r"`([^`\n]+)`", FENCE.sub("", text)), *FENCE.findall(text)]
+    )
+
+
+def test_benchmark_commands() -> None:
+    """Commands and studies that the documents name are there, and so are the entries and tasks that they choose."""
+    main = pytest.importorskip("sb3_smac.benchmark.__main__")
+    study = pytest.importorskip("sb3_smac.benchmark.study")
+    named = re.findall(r"python -m sb3_smac\.benchmark (\w+) (\w+)([^#\n]*)", shell())
+    assert named
+    for command, name, options in named:
+        assert command in main.COMMANDS or command == "tune"  # of an earlier commit
+        loaded = study.load(study.find(name))
+        assert set(re.findall(r"--task (\S+)", options)) <= set(loaded.tasks)
+        assert set(re.findall(r"--algorithm (\S+)", options)) <= set(loaded.algorithms)
+
+
+def test_targets_scripts_and_files() -> None:
+    """Every make target, script and folder of the repository that the documents name is there."""
+    text = shell()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    for path in re.findall(r"\b(?:benchmarks|docs|notebooks|tests|sb3_smac|zoo_hyperparams)/[\w./-]*\w", text):
+        assert (ROOT / path).exists() or path in GONE, path
