@@ -68,4 +68,4 @@ notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (on
 
 .PHONY: docs
 docs: $(VENV)/installed ## Build the documentation into build/site; a broken link is an error
-	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml

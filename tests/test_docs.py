@@ -22,7 +22,7 @@ PAGES = sorted((DOCS / "pages").rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 GONE = {
     *("benchmarks/search_defaults.py", "benchmarks/variants.py", "benchmarks/gains.py", "sb3_smac/benchmark/tune.py"),
-    "docs/benchmark/ppo_continuous_action.md",  # of another project
+    *("docs/benchmark/ppo_continuous_action.md", "docs/modules/trpo.md"),  # of other projects
 }
 """What the documents name as code of an earlier commit, or of others."""
 
