@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
@@ -158,11 +159,12 @@ def test_benchmark_commands() -> None:
     """Commands and studies that the documents name are there, and so are the entries and tasks that they choose."""
     main = pytest.importorskip("sb3_smac.benchmark.__main__")
     study = pytest.importorskip("sb3_smac.benchmark.study")
+    load = cache(lambda name: study.load(study.find(name)))
     named = re.findall(r"python -m sb3_smac\.benchmark (\w+) (\w+)([^#\n]*)", shell())
     assert named
     for command, name, options in named:
         assert command in main.COMMANDS or command == "tune"  # of an earlier commit
-        loaded = study.load(study.find(name))
+        loaded = load(name)
         assert set(re.findall(r"--task (\S+)", options)) <= set(loaded.tasks)
         assert set(re.findall(r"--algorithm (\S+)", options)) <= set(loaded.algorithms)
 
