@@ -56,9 +56,11 @@ commit-checks: format type lint test ## All of it, before a commit
 benchmark: $(VENV)/installed ## Measure speed beside SB3's A2C and PPO and sb3-contrib's TRPO (under ten minutes on two cores)
 	$(BIN)/python benchmarks/speed.py
 
-.PHONY: search-defaults
-search-defaults: $(VENV)/installed ## Run what is missing of the search behind the default hyperparameters
-	$(BIN)/python benchmarks/search_defaults.py
+.PHONY: reports
+reports: $(VENV)/installed ## Write the report of every published study into its folder of benchmarks/results
+	for runs in benchmarks/results/*/runs.jsonl; do \
+		$(BIN)/python -m sb3_smac.benchmark report "$$(basename "$$(dirname "$$runs")")" || exit 1; \
+	done
 
 .PHONY: notebooks
 notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (one to two minutes)

@@ -17,7 +17,7 @@ import numpy as np
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
+from sb3_smac.envs import EnvPoolVecEnv
 
 TASKS = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Hopper-v4", "HalfCheetah-v4", "Humanoid-v4")
 SIMULATORS: dict[str, Callable[[str, int], VecEnv]] = {

@@ -45,10 +45,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
-from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
 from sb3_smac.common.natural_actor_critic import NaturalActorCritic
 from sb3_smac.fast.plain_policy import PlainPolicy, plain_forward
 from sb3_smac.common.policies import NormalizingPolicy
+from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.maths import assign, flat_gradient, flatten
 
 RESULTS = Path(__file__).parent / "results" / "speed"

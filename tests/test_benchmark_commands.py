@@ -1,21 +1,25 @@
 """The command line, as a user types it."""
 
-import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 
 pytest.importorskip("yaml")
 pytest.importorskip("pandas")
-pytest.importorskip("rich")
+pytest.importorskip("pyarrow")
 pytest.importorskip("rl_zoo3")
 
+from sb3_smac.benchmark import commands, settings
+from sb3_smac.benchmark import store as store_module
 from sb3_smac.benchmark.__main__ import main
-from sb3_smac.benchmark.store import Store
+from sb3_smac.benchmark.store import Run, Store
 from sb3_smac.benchmark.study import load
 
 PROCESSES = Path("/proc")
@@ -28,6 +32,19 @@ budget: 200
 horizon: 20
 hyperparameters: {n_steps: 100}
 """
+ENDLESS = """
+  short: {algorithm: acsgd}
+  endless: {algorithm: acsgd, tasks: {CartPole-v1: {env_wrapper: test_benchmark_commands.slow}}}"""
+
+
+def slow(env: gym.Env) -> gym.Env:
+    """An environment of which no run ends."""
+
+    class Slow(gym.Wrapper):
+        def step(self, action: Any) -> Any:
+            time.sleep(3600)
+
+    return Slow(env)
 
 
 @pytest.fixture
@@ -42,45 +59,81 @@ def command(name: str, study: Path, *options: object, root: Path | None = None) 
     return [name, str(study), "--results", str(results), *map(str, options)]
 
 
-def test_run_status_and_merge(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_status_pack_and_merge(study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = load(study).jobs
-    store = Store(study.parent / "results")
+    root = study.parent / "results"
     assert main(command("run", study, "--workers", 1)) == 0
     output = capsys.readouterr().out
-    assert set(store.finished()) == {job.key for job in jobs}
-    assert output.count("smac on CartPole-v1, seed ") == 2
+    assert set(Store(root).finished()) == {job.key for job in jobs}
+    assert output.count("smac on CartPole-v1, seed ") == 2 and "[4/4] " in output
     assert "tiny: 4 of 4 runs are finished" in output
+    # `run` ends packed, and again nothing is run and nothing changes
+    before = files(root)
+    assert set(before) == {"runs.jsonl", "episodes.parquet", "updates.parquet"}
+    assert main(command("run", study, "--workers", 1)) == 0
+    assert main(command("pack", study)) == 0
+    assert "0 runs packed" in capsys.readouterr().out
+    assert files(root) == before
 
-    # again: nothing is run; a run that is gone is run; a failed one only when asked to
-    times = {key: (store.root / key / "run.json").stat().st_mtime_ns for key in store.finished()}
+    # a run that is gone is run; a failed one only when asked to
     gone, broken = jobs[0].key, jobs[1].key
-    for file in (store.root / gone).iterdir():
-        file.unlink()
-    record = store.root / broken / "run.json"
-    record.write_text(json.dumps({**store.info(broken), "status": "failed", "traceback": "ValueError: x"}))
-    assert main(command("status", study)) == 0
+    store = Store(root)
+    damaged, kept = Store(study.parent / "damaged"), [key for key in store.finished() if key not in (gone, broken)]
+    for run in store.runs(kept):
+        damaged.write(run)
+    failed = store.load(broken)
+    damaged.write(Run(broken, {**failed.info, "status": "failed", "traceback": "ValueError: x"}, *curves_of(failed)))
+    assert main(command("status", study, root=damaged.root)) == 0
     output = capsys.readouterr().out
     assert "smac   1 finished, 1 missing" in output
     assert "acsgd  1 finished, 1 failed" in output
     assert "tiny: 2 of 4 runs are finished" in output
-
-    assert main(command("run", study, "--workers", 1)) == 1
+    assert "another" not in output
+    assert main(command("run", study, "--workers", 1, root=damaged.root)) == 1
     assert "tiny: 3 of 4 runs are finished" in capsys.readouterr().out
-    assert store.failed() == [broken]
-    assert main(command("run", study, "--workers", 1, "--retry-failed")) == 0
-    assert len(store.finished()) == 4
-    for key in {job.key for job in jobs} - {gone, broken}:
-        assert (store.root / key / "run.json").stat().st_mtime_ns == times[key]
+    assert Store(damaged.root).failed() == [broken]
+    assert main(command("run", study, "--workers", 1, "--retry-failed", root=damaged.root)) == 0
+    assert all(run.agrees_with(store.load(run.key)) for run in Store(damaged.root).runs())
+    assert len(Store(damaged.root).finished()) == 4
 
     other = study.parent / "other"
-    assert main(command("merge", study, store.root, root=other)) == 0
-    assert f"{store.root}: 4 runs taken" in capsys.readouterr().out
-    assert main(command("merge", study, store.root, root=other)) == 0
-    assert f"{store.root}: 0 runs taken" in capsys.readouterr().out
-    assert sorted(Store(other).finished()) == sorted(store.finished())
+    for taken in (4, 0):
+        assert main(command("merge", study, root, root=other)) == 0
+        assert f"{root}: {taken} runs taken" in capsys.readouterr().out
+        assert files(other) == before
 
     assert main(command("report", study, "--output", study.parent / "report")) == 0
     assert (study.parent / "report" / "report.md").exists()
+    assert files(root) == before
+
+    # A default that a release changed since is no other run, but it is said
+    defaults = settings.defaults
+    monkeypatch.setattr(settings, "defaults", lambda algorithm: {**defaults(algorithm), "critic_batch_size": 9})
+    assert main(command("status", study)) == 0
+    output = capsys.readouterr().out
+    assert "tiny: 4 of 4 runs are finished" in output
+    assert "2 of them were made with another default of smac's critic_batch_size than today's" in output
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
+
+
+def curves_of(run: Run) -> list[Any]:
+    return [run.episodes, run.updates, run.evaluations]
+
+
+def test_the_store_is_scanned_once_per_command(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once per job."""
+    study.write_text(STUDY.replace("seeds: 2", "seeds: 40"))
+    scans = []
+    lines = store_module._lines
+    monkeypatch.setattr(store_module, "_lines", lambda folder: scans.append(folder) or lines(folder))
+    monkeypatch.setattr(commands.executor, "execute", lambda jobs, workers: (_ for _ in ()))
+    for name in ("status", "run"):
+        scans.clear()
+        main(command(name, study))
+        assert len(scans) <= 2
 
 
 def test_bad_values_stop_everything_before_it_starts(study: Path) -> None:
@@ -98,7 +151,6 @@ def test_bad_values_stop_everything_before_it_starts(study: Path) -> None:
         (("run", "tiny.yml", "--task", "CartPole-v0"), "there is no task in tiny 'CartPole-v0': did you mean 'CartPole-v1'"),
         (("report", "tiny.yml"), "tiny has no finished run"),
         (("merge", "tiny.yml", "nowhere"), "nowhere is not a folder"),
-        (("tune", "tiny.yml"), "tune: learning_rate is missing"),
     ],
 )
 def test_what_is_wrong_is_said(study: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str) -> None:
@@ -109,33 +161,50 @@ def test_what_is_wrong_is_said(study: Path, monkeypatch: pytest.MonkeyPatch, arg
 
 
 @pytest.mark.skipif(not PROCESSES.exists(), reason="finds the workers in /proc")
-def test_ctrl_c_stops_it_cleanly(study: Path) -> None:
-    endless = study.parent / "endless.yml"
-    endless.write_text(STUDY.replace("tiny", "endless").replace("budget: 200", "budget: 1000000000"))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_stopped_it_keeps_what_is_finished(study: Path, number: signal.Signals) -> None:
+    """Packed at Ctrl-C and SIGTERM; after SIGKILL the next command does it. The workers end with it."""
+    study.write_text(STUDY.replace(" [smac, acsgd]", ENDLESS))
     root = study.parent / "results"
-    program = [sys.executable, "-m", "sb3_smac.benchmark"]
     process = subprocess.Popen(
-        [*program, *command("run", endless, "--workers", 2)],
+        [sys.executable, "-m", "sb3_smac.benchmark", *command("run", study, "--workers", 2)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])},
         # A shell's background job ignores it, and so would what it starts
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 120
-    while len(children := children_of(process.pid)) < 3 and time.monotonic() < deadline:  # two workers and their tracker
-        time.sleep(0.1)
-    time.sleep(3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert "[1/4] short on CartPole-v1, seed 0" in process.stdout.readline()
+    children = children_of(process.pid)
+    assert len(children) >= 2
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Stopped. The same command goes on with what is missing." in output
+    deadline = time.monotonic() + 60
     while (left := [child for child in children if (PROCESSES / child).exists()]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
-    assert [path for path in root.rglob("*") if path.is_file()] == []
+    if number == signal.SIGKILL:
+        assert main(command("pack", study)) == 0
+    else:
+        assert process.returncode == 1
+        assert "Stopped. The same command goes on with what is missing." in output
+    assert set(files(root)) == {"runs.jsonl", "episodes.parquet", "updates.parquet"}
+    assert {key.partition("/")[0] for key in Store(root).finished()} == {"short"}
+    assert list((root / ".runs").glob("*/")) == []
 
 
 def children_of(process: int) -> list[str]:
     return (PROCESSES / str(process) / "task" / str(process) / "children").read_text().split()
+
+
+def test_a_checkout_that_is_not_installed_is_imported() -> None:
+    program = (
+        "import importlib.metadata as metadata; version = metadata.version; "
+        "metadata.version = lambda name: version('no-such-package' if name == 'sb3_smac' else name); "
+        "import sb3_smac; print(sb3_smac.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0")

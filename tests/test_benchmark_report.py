@@ -4,7 +4,6 @@
 # ruff: noqa: RUF001
 
 import re
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,16 +17,20 @@ pytest.importorskip("rl_zoo3")
 import pandas as pd
 from matplotlib.image import imread
 
-from sb3_smac.benchmark import figures, tables
+from sb3_smac.benchmark import figures, statistics, tables
 from sb3_smac.benchmark.report import write_report
-from sb3_smac.benchmark.store import CURVES, Run, empty_curve
-from sb3_smac.benchmark.study import Entry, Study, Task
+from sb3_smac.benchmark.store import Run, curve
+from sb3_smac.benchmark.study import Study
 
 BUDGET = 100_000
 STUDY = Study(
     name="example",
-    entries={"AC-SGD": Entry("acsgd"), "SMAC": Entry("smac"), "SMAC single": Entry("smac", {"batch_size": 1})},
-    tasks={"Hopper-v4": Task(), "Pendulum-v1": Task()},
+    algorithms={
+        "AC-SGD": {"algorithm": "acsgd"},
+        "SMAC": {"algorithm": "smac"},
+        "SMAC single": {"algorithm": "smac", "hyperparameters": {"batch_size": 1}},
+    },
+    tasks=["Hopper-v4", "Pendulum-v1"],
     seeds=[0, 1],
     budget=BUDGET,
 )
@@ -48,15 +51,13 @@ def make_run(label: str, task: str, seed: int, start: float, end: float, solved:
     returns = np.where(timesteps <= solved, start, end).astype(float)
     episodes = pd.DataFrame({"timestep": timesteps, "return": returns, "length": 100, "wall_time": timesteps / 500})
     updates = np.arange(1000, BUDGET + 1, 1000)
-    values = (updates, -2 + updates / BUDGET, np.full(len(updates), update_time), np.full(len(updates), np.nan))
-    entry = STUDY.entries[label]
+    rows = zip(updates, -2 + updates / BUDGET, np.full(len(updates), update_time), np.full(len(updates), np.nan), strict=True)
     info = {
-        **{"label": label, "algorithm": entry.algorithm, "task": task, "seed": seed, "horizon": 100, "budget": BUDGET},
-        **{"hyperparameters": entry.hyperparameters, "evaluation": None, "status": "finished"},
+        **{"label": label, "algorithm": STUDY.algorithm(label), "task": task, "seed": seed, "horizon": 100, "budget": BUDGET},
+        **{"hyperparameters": STUDY.algorithms[label].hyperparameters, "evaluation": None, "status": "finished"},
         "duration": {"total": 200 + 100 * update_time, "update": 100 * update_time, "evaluation": 50.0},
     }
-    curves = pd.DataFrame(dict(zip(CURVES["updates"], values, strict=True)))
-    return Run(f"{label}/{task}/seed{seed}", info, episodes, curves, empty_curve("evaluations"))
+    return Run(f"{label}/{task}/seed{seed}", info, curve("episodes", episodes), curve("updates", rows), curve("evaluations"))
 
 
 def all_runs() -> list[Run]:
@@ -188,10 +189,11 @@ def test_figures(folder: Path) -> None:
         texts = {
             element.text for element in ElementTree.parse(folder / f"{name}.svg").iter("{http://www.w3.org/2000/svg}text")
         }
-        assert {*STUDY.entries} <= texts
+        assert {*STUDY.algorithms} <= texts
+    x = np.linspace(10, 1000, 100)
+    both = np.stack([np.full(100, 1.0), np.full(100, 3.0)])
     figure = figures.curves_figure(
-        {"Hopper-v4": {"SMAC": np.stack([np.full(100, 1.0), np.full(100, 3.0)]), "PPO": np.full((2, 100), np.nan)}},
-        {"Hopper-v4": 1000},
+        {"Hopper-v4": {"SMAC": (x, both), "PPO": (x, np.full((2, 100), np.nan))}},
         figures.styles({"SMAC": "smac", "PPO": "ppo"}),
         "return",
     )
@@ -239,8 +241,7 @@ def test_a_partly_finished_study(tmp_path: Path) -> None:
 def test_scores_take_as_many_seeds_as_every_task_has() -> None:
     """SMAC has one seed of Pendulum, so its first one of Hopper counts: 290 between 150 (worst mean) and 290 (best)."""
     runs = [run for run in all_runs() if (run.label, run.task, run.seed) != ("SMAC", "Pendulum-v1", 1)]
-    results = tables.Results(runs, [*STUDY.entries], [*STUDY.tasks], 2)
-    scores = tables.scores(results, tables.runs_table(results))
+    scores = statistics.min_max_scores(tables.Results(STUDY, runs).returns("final_return"))
     assert scores["SMAC"].tolist() == [[1, 0]]
     np.testing.assert_allclose(scores["AC-SGD"][:, 0], [40 / 140, 60 / 140])
 
@@ -257,28 +258,70 @@ def test_runs_without_an_episode(tmp_path: Path) -> None:
     """A budget shorter than an episode: nothing to say about returns, and no error."""
     runs = all_runs()[:2]
     for run in runs:
-        run.episodes = empty_curve("episodes")
+        run.episodes = curve("episodes")
     write_report(STUDY, runs, tmp_path)
     assert cells(section(tmp_path, "Final return"))[1][1:3] == ["–", "–"]
     assert cells(section(tmp_path, "Convergence speed"))[1] == ["Hopper-v4", "AC-SGD", "–", "never", "never"]
 
 
-def test_evaluations_and_an_algorithm_of_another_library(tmp_path: Path) -> None:
+def evaluated(label: str, task: str, seed: int, returns: tuple[float, ...], seconds: float) -> Run:
+    """Evaluations at the half and the end of the budget, ``seconds`` apart."""
+    run = make_run("SMAC", task, seed, 0, 30, 1000, 0.1)
+    run.info.update(label=label, algorithm="ppo", hyperparameters={"batch_size": 32 + len(label)})
+    rows = [((i + 1) * BUDGET // 2, value, 1.0, 10, (i + 1) * seconds) for i, value in enumerate(returns)]
+    run.evaluations = curve("evaluations", rows)
+    return run
+
+
+def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
     study = Study(
-        "peers", {"PPO": Entry("ppo", {"batch_size": 64}), "PPO 32": Entry("ppo")}, {"Swimmer-v4": Task()}, [0], BUDGET
+        name="peers",
+        algorithms={"new": {"algorithm": "ppo"}, "PPO": {"algorithm": "ppo"}},
+        tasks=["Swimmer-v4", "Hopper-v4", "Pendulum-v1"],
+        seeds=[0, 1],
+        budget=BUDGET,
+        reference="PPO",
     )
     runs = []
-    for label, batch_size in (("PPO", 64), ("PPO 32", 32)):
-        run = make_run("SMAC", "Hopper-v4", 0, 0, 30, 1000, 0.1)
-        run.info.update(label=label, algorithm="ppo", task="Swimmer-v4", hyperparameters={"batch_size": batch_size})
-        rows = [(50_000, 1.0, 0.0, 10), (100_000, batch_size / 2, 0.0, 10)]
-        run.evaluations = pd.DataFrame(rows, columns=[*CURVES["evaluations"]])
-        runs.append(run)
+    for task, scale in (("Swimmer-v4", 1), ("Hopper-v4", 100), ("Pendulum-v1", -1)):
+        for seed in (0, 1):
+            runs.append(evaluated("PPO", task, seed, (5 * scale, (10 + 2 * seed) * scale), 3600))
+            runs.append(evaluated("new", task, seed, (11 * scale, (22 + 2 * seed) * scale), 1800))
     write_report(study, runs, tmp_path)
-    assert cells(section(tmp_path, "Last evaluation"))[1] == ["Swimmer-v4", "**32.0**", "16.0"]
+    assert cells(section(tmp_path, "Last evaluation"))[1] == ["Swimmer-v4", "**23.0 ± 1.0**", "11.0 ± 1.0"]
+    assert cells(section(tmp_path, "Area under the evaluations"))[2] == ["Hopper-v4", "**1700 ± 50.0**", "800.0 ± 50.0"]
+    # Twice and more of PPO's 11 and 8; Pendulum, where PPO's mean is negative, has no ratio
+    text = section(tmp_path, "Evaluations over all tasks")
+    assert "over PPO's mean return" in text and "Tasks: 2," in text
+    means = pd.read_csv(tmp_path / "evaluation_iqm.csv").set_index("label")["iqm"]
+    assert means["PPO"] == pytest.approx(1) and means["new"] == pytest.approx(23 / 11, rel=1e-5)
+    means = pd.read_csv(tmp_path / "mean_evaluation_iqm.csv").set_index("label")["iqm"]
+    assert means["new"] == pytest.approx(17 / 8, rel=1e-5)
+    assert "mean over tasks" in section(tmp_path, "Improvement in evaluations")
+    # The probability takes all three: on Pendulum it is 0
+    pairs = pd.read_csv(tmp_path / "evaluation_improvement.csv")
+    assert pairs[["x", "y"]].to_numpy().tolist() == [["new", "PPO"]]
+    assert pairs["probability"][0] == pytest.approx(2 / 3, rel=1e-5)
+    results = tables.Results(study, runs)
+    x, y = results.evaluation_curves("wall_time")["Swimmer-v4"]["new"]
+    assert (x.tolist(), y.tolist()) == ([1800, 3600], [[11, 22], [11, 24]])
+    assert results.evaluation_curves("timestep")["Hopper-v4"]["PPO"][0].tolist() == [BUDGET / 2, BUDGET]
+    for name in ("evaluations", "evaluations_wall_clock"):
+        assert imread(tmp_path / f"{name}.png").std() > 0.02
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     # Its batch size is not that of an actor step, and the paper has no value for it
     assert "## Batch size" not in text and "paper" not in text
+    assert "ratio to PPO" in section(tmp_path, "Time")
+
+
+def test_a_study_whose_evaluations_have_begun(tmp_path: Path) -> None:
+    """One algorithm, and one run that has an evaluation less: nothing to compare, and what both have is drawn."""
+    study = Study(name="peers", algorithms=["ppo"], tasks=["Swimmer-v4"], seeds=2, budget=BUDGET)
+    runs = [evaluated("ppo", "Swimmer-v4", 0, (1.0, 2.0), 60), evaluated("ppo", "Swimmer-v4", 1, (3.0,), 60)]
+    write_report(study, runs, tmp_path)
+    assert "## Evaluations over all tasks" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    x, y = tables.Results(study, runs).evaluation_curves("timestep")["Swimmer-v4"]["ppo"]
+    assert (x.tolist(), y.tolist()) == ([BUDGET / 2], [[1], [3]])
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -287,13 +330,6 @@ def test_errors(tmp_path: Path) -> None:
     stranger = make_run("SMAC", "Walker2d-v4", 0, 0, 1, 1000, 0.1)
     with pytest.raises(ValueError, match=r"'SMAC/Walker2d-v4/seed0' is not of study 'example'.*Hopper-v4"):
         write_report(STUDY, [stranger], tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_nothing_is_written_without_rliable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rliable", None)
-    with pytest.raises(ImportError, match=r"sb3_smac\[benchmark\]"):
-        write_report(STUDY, all_runs(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,11 +1,10 @@
 """Statistics of a report, against values computed by hand and against rliable's own."""
 
-import sys
-
 import numpy as np
 import pytest
 
 pd = pytest.importorskip("pandas")
+pytest.importorskip("rliable")
 
 from sb3_smac.benchmark import statistics  # noqa: E402
 from sb3_smac.benchmark.statistics import BINS, SMOOTHING  # noqa: E402
@@ -21,13 +20,6 @@ def test_the_final_return_is_of_the_last_tenth() -> None:
     assert statistics.final_return(table, budget=100) == 40  # what ends at 90 does not count
     assert statistics.final_return(table, budget=1000) == 50  # nothing ends in it: the last episode
     assert np.isnan(statistics.final_return(episodes([], []), budget=100))
-
-
-def test_the_last_100_episodes() -> None:
-    returns = [1000.0] * 20 + [1.0] * 50 + [3.0] * 50
-    assert statistics.last_episodes_return(episodes([*range(1, 121)], returns)) == 2
-    assert statistics.last_episodes_return(episodes([1, 2], [5.0, 7.0])) == 6
-    assert np.isnan(statistics.last_episodes_return(episodes([], [])))
 
 
 def test_every_timestep_counts_in_the_area() -> None:
@@ -111,21 +103,19 @@ def test_min_max_scores() -> None:
     assert scores["c"].tolist() == [[0.5]]
 
 
-@pytest.mark.parametrize("shape", [(4, 2), (3, 3), (1, 1), (5, 9)])
-def test_the_interquartile_mean_is_rliables(shape: tuple[int, int]) -> None:
-    metrics = pytest.importorskip("rliable.metrics")
-    scores = np.random.default_rng(0).normal(size=shape)
-    assert statistics.interquartile_mean(scores) == pytest.approx(metrics.aggregate_iqm(scores))
+def test_relative_scores() -> None:
+    returns = {"a": np.array([[4.0, -1.0], [6.0, -1.0]]), "b": np.array([[1.0, -3.0], [3.0, 1.0]])}
+    scores = statistics.relative_scores(returns, "b")  # b's means are 2 and -1
+    assert scores["a"].tolist() == [[2], [3]]
+    assert scores["b"].tolist() == [[0.5], [1.5]]
 
 
 def test_the_interquartile_mean() -> None:
-    pytest.importorskip("rliable")
     scores = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 700.0]])
-    estimates, intervals = statistics.interquartile_means({"a": scores, "sure": np.full((3, 2), 0.5)})
-    assert estimates["a"] == 3.5  # of 2, 3, 4, 5
-    low, high = intervals["a"]
-    assert low < 3.5 < high
-    assert intervals["sure"].tolist() == [[0.5], [0.5]]
+    table = statistics.interquartile_means({"a": scores, "sure": np.full((3, 2), 0.5)}).set_index("label")
+    assert table.loc["a", "iqm"] == 3.5  # of 2, 3, 4, 5
+    assert table.loc["a", "low"] < 3.5 < table.loc["a", "high"]
+    assert table.loc["sure"].tolist() == [0.5, 0.5, 0.5, 3, 2]
 
 
 def test_probability_of_improvement() -> None:
@@ -137,40 +127,30 @@ def test_probability_of_improvement() -> None:
 
 
 def test_probability_of_improvement_is_rliables() -> None:
-    metrics = pytest.importorskip("rliable.metrics")
+    from rliable import metrics
+
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 6, (5, 4)).astype(float), rng.integers(0, 6, (3, 4)).astype(float)  # with ties
     assert statistics.probability_of_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(x, y))
-    estimates, intervals = statistics.probabilities_of_improvement({"x y": (x, y)})
-    assert estimates["x y"] == pytest.approx(metrics.probability_of_improvement(x, y))
-    low, high = intervals["x y"]
-    assert 0 <= low < estimates["x y"] < high <= 1
+    table = statistics.probabilities_of_improvement({"x": x, "y": y})
+    assert table[["x", "y"]].to_numpy().tolist() == [["x", "y"]]
+    assert table["probability"][0] == pytest.approx(metrics.probability_of_improvement(x, y))
+    assert 0 <= table["low"][0] < table["probability"][0] < table["high"][0] <= 1
 
 
 def test_performance_profiles() -> None:
-    pytest.importorskip("rliable")
-    scores = np.array([[0.0, 0.5], [0.25, 1.0]])
-    fractions, intervals = statistics.performance_profiles({"a": scores}, np.array([-1.0, 0.0, 0.3, 1.0]))
-    assert fractions["a"].tolist() == [1, 0.75, 0.5, 0]
-    low, high = intervals["a"]
-    assert (low <= fractions["a"]).all() and (fractions["a"] <= high).all()
+    table = statistics.performance_profiles({"a": np.array([[0.0, 0.5], [0.25, 1.0]])}).set_index("score")
+    assert table["fraction"].iloc[[0, 20, 30, 100]].tolist() == [0.75, 0.75, 0.5, 0]
+    assert (table["low"] <= table["fraction"]).all() and (table["fraction"] <= table["high"]).all()
     # The tasks' runs are resampled each on its own: in the first none is above 0.3, in the second all are
-    assert low[2] == high[2] == 0.5
+    assert table["low"].iloc[30] == table["high"].iloc[30] == 0.5
 
 
 def test_the_bootstrap_repeats_and_leaves_numpys_generator_alone() -> None:
-    pytest.importorskip("rliable")
     scores = {"a": np.random.default_rng(1).normal(size=(5, 3))}
     np.random.seed(3)
     expected = np.random.random()
     np.random.seed(3)
-    _, first = statistics.interquartile_means(scores)
+    first = statistics.interquartile_means(scores)
     assert np.random.random() == expected
-    _, second = statistics.interquartile_means(scores)
-    assert first["a"].tolist() == second["a"].tolist()
-
-
-def test_without_rliable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rliable", None)
-    with pytest.raises(ImportError, match=r"pip install 'sb3_smac\[benchmark\]'"):
-        statistics.interquartile_means({"a": np.zeros((2, 2))})
+    assert first.equals(statistics.interquartile_means(scores))

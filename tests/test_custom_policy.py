@@ -202,11 +202,19 @@ def test_policies_of_sb3_itself(algo: str) -> None:
     learn_and_check(model)
 
 
+class Zero(nn.Module):
+    """A constant."""
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return th.zeros(len(inputs), 1)
+
+
 class NothingToLearn(MlpPolicy):
     """A constant critic."""
 
-    def predict_values(self, obs: th.Tensor) -> th.Tensor:
-        return th.zeros(len(obs), 1)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.value_net = Zero()
 
 
 @every_algorithm

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
 
 from sb3_smac import SMAC
 from tests.algorithms import NOT_A_COUNT, NOT_POSITIVE, TABLE, every_algorithm, is_finite, make
@@ -149,6 +150,7 @@ def test_schedules(algo: str, name: str, value: Any, at_start: float, at_half: f
     """All of one kind, and Python's floats come out: an optimizer must not be given anything else."""
     model = make(algo, **{name: value})
     assert getattr(model, name) is value
+    model.set_logger(Logger(None, []))
     for progress, expected in ((1.0, at_start), (0.5, at_half)):
         model._current_progress_remaining = progress
         model._update_learning_rates()

@@ -89,6 +89,8 @@ def test_the_maths_knows_only_torch_and_numpy(module: str) -> None:
         ("sb3_smac.common.checks", "import sb3_smac", ["sb3_smac"]),
         ("sb3_smac.smac.smac", "from sb3_smac.ac_cg import ACCG", ["sb3_smac.ac_cg.ACCG"]),
         ("sb3_smac.smac.smac", "from sb3_smac.smac import x\nfrom sb3_smac.common import y\nfrom sb3_smac.maths import z", []),
+        ("sb3_smac.envs.x", "from sb3_smac.common import checks\nfrom sb3_smac.smac import SMAC", ["sb3_smac.smac.SMAC"]),
+        ("sb3_smac.smac.smac", "from sb3_smac.envs import x", ["sb3_smac.envs.x"]),
         ("sb3_smac.zoo.__main__", "from sb3_smac import ALGORITHMS\nfrom sb3_smac.zoo import x", []),
         ("sb3_smac.__init__", "from sb3_smac.smac import SMAC", []),
         ("sb3_smac.__init__", "from sb3_smac.zoo import x", ["sb3_smac.zoo.x"] if (ROOT / "zoo").exists() else []),

@@ -177,13 +177,13 @@ def test_metrics_of_several_batches_are_averaged(algo: str) -> None:
     """The logged value is the mean over the actor batches of this update, and of no other."""
     recorded: dict[str, list[float]] = {}
     model = make(algo, batch_size=8, target_kl=None, learning_rate=0.01)
-    record = model.record_actor
+    add = model._metrics.add
 
     def keep(name: str, value: float) -> None:
         recorded.setdefault(name, []).append(value)
-        record(name, value)
+        add(name, value)
 
-    model.record_actor = keep  # type: ignore[method-assign]
+    model._metrics.add = keep  # type: ignore[method-assign]
     for update in range(2):
         recorded.clear()
         model.learn(32, reset_num_timesteps=update == 0)

@@ -151,10 +151,12 @@ def test_the_environment_is_named(algo: str, fault: str) -> None:
 
 
 @every_algorithm
-def test_rewards_that_overflow(algo: str) -> None:
-    """A finite reward whose square is not: the largest advantage is pointed at."""
-    message = check_stops(make(algo, FaultyEnv("reward", 45, 3e38)), "advantage|return|rewards")
-    assert timestep(message) == 45
+@pytest.mark.parametrize("normalize_returns", [False, True])
+def test_rewards_whose_squares_are_not_finite(algo: str, normalize_returns: bool) -> None:
+    """They are trained on as any others: advantages and the critic's targets are scaled in float64."""
+    model = make(algo, FaultyEnv("reward", 45, 1e30), normalize_returns=normalize_returns).learn(160)
+    assert is_finite(model) and model._n_updates == 5
+    assert all(map(math.isfinite, model.logger.name_to_value.values()))
 
 
 def poison(model: NaturalActorCritic, which: str) -> None:

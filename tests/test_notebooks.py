@@ -121,7 +121,7 @@ def test_saved_outputs(name: str) -> None:
         assert output.output_type != "error" and output.get("name") != "stderr"
         assert "Warning" not in text_of(output)
         assert not ABSOLUTE_PATH.search(text_of(output))
-    has_runs = any((ROOT / "benchmarks/results").glob("*/*/*/*/run.json"))
+    has_runs = any((ROOT / "benchmarks/results").glob("*/runs.jsonl"))
     assert pictures(notebook) or (name == RESULTS and not has_runs)
 
 

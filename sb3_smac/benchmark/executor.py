@@ -1,133 +1,169 @@
-"""Runs on this machine: worker processes that each do one run after the other."""
+"""Runs in processes of this machine, or on a Ray cluster whose nodes have this package in the same version."""
 
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
+import threading
 import time
-from collections import deque
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sb3_smac.benchmark.run import failed, prepare_process, run
+import torch as th
+
+from sb3_smac.benchmark.run import failed, run
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Job
 
+# Read when NumPy and PyTorch are loaded
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# How often a run starts again when its Ray node or its process dies
+RETRIES = 5
+CONNECTION_SECONDS = 10
 
 
-@dataclass(frozen=True)
-class Progress:
-    """
-    :param job: a run that goes on
-    :param timesteps: how many are done
-    """
-
-    job: Job
-    timesteps: int
-
-
-@dataclass
-class _Worker:
-    process: Any
-    connection: Connection
-    output: Path
-    job: Job
-    started: float
-
-
-def execute(jobs: Sequence[Job], workers: int) -> Generator[Run | Progress, None, None]:
+def execute(jobs: Sequence[Job], workers: int) -> Generator[Run, None, None]:
     """
     Do all runs; a worker that dies costs the run that it was at. Closing the iterator ends the workers.
 
     :param jobs: what to run
     :param workers: number of processes
-    :return: runs as they end, and news of those that go on
+    :return: runs as they end
     """
-    waiting = deque(jobs)
-    active: dict[Connection, _Worker] = {}
-    try:
-        while waiting or active:
-            while waiting and len(active) < workers:
-                worker = _start(waiting.popleft())
-                active[worker.connection] = worker
-            for connection in wait(list(active)):
-                assert isinstance(connection, Connection)
-                worker = active[connection]
-                outcome = _receive(worker)
-                yield outcome
-                if isinstance(outcome, Run):
-                    if waiting and worker.process.is_alive():
-                        _give(worker, waiting.popleft())
-                    else:
-                        del active[connection]
-                        _end(worker)
-    finally:
-        for worker in active.values():
-            worker.process.terminate()
-        for worker in active.values():
-            _end(worker)
+    before = set(multiprocessing.active_children())
+    waiting = iter(jobs)
+    started: list[_Worker] = []
+    pending: dict[Future[Run], tuple[Job, _Worker]] = {}
 
+    def start() -> _Worker:
+        started.append(_Worker())
+        return started[-1]
 
-def _start(job: Job) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    file, output = tempfile.mkstemp(prefix="benchmark-", suffix=".log")
-    os.close(file)
-    process = context.Process(target=_work, args=(there, Path(output)), daemon=True)
-    environment = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)  # read when NumPy and PyTorch are loaded
-    try:
-        process.start()
-    finally:
-        for name, value in environment.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    there.close()
-    worker = _Worker(process, here, Path(output), job, 0.0)
-    _give(worker, job)
-    return worker
-
-
-def _give(worker: _Worker, job: Job) -> None:
-    worker.job, worker.started = job, time.perf_counter()
-    try:
-        worker.connection.send(job)
-    except OSError:  # it has died: _receive() will see that
-        pass
-
-
-def _receive(worker: _Worker) -> Run | Progress:
-    try:
-        outcome = worker.connection.recv()
-    except (EOFError, OSError):
-        worker.process.join()
-        code = worker.process.exitcode
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        memory = " (this is how the system ends a process when memory is short)" if name == "SIGKILL" else ""
-        printed = worker.output.read_text(errors="replace")[-2000:]
-        reason = f"{printed}\nThe worker process ended by {name}{memory}."
-        return failed(worker.job, reason.strip(), time.perf_counter() - worker.started)
-    return Progress(worker.job, outcome) if isinstance(outcome, int) else outcome
-
-
-def _end(worker: _Worker) -> None:
-    worker.connection.close()
-    worker.process.join()
-    worker.output.unlink(missing_ok=True)
-
-
-def _work(connection: Connection, output: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
-    prepare_process(output)
-    while True:
-        try:
-            job = connection.recv()
-            connection.send(run(job, connection.send))
-        except (EOFError, OSError):  # the parent has gone
+    def give(worker: _Worker) -> None:
+        job = next(waiting, None)
+        if job is None:
+            worker.close()
             return
+        try:
+            future = worker.submit(job)
+        except BrokenProcessPool:
+            worker = start()
+            future = worker.submit(job)
+        pending[future] = job, worker
+
+    try:
+        with _environment(ONE_THREAD):
+            for _ in range(min(workers, len(jobs))):
+                give(start())
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    job, worker = pending.pop(future)
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:
+                        result = failed(job, worker.last_words(), time.perf_counter() - worker.start)
+                    yield result
+                    give(worker)
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        for worker in started:
+            worker.close()
 
 
-__all__ = ["Progress", "execute"]
+class _Worker:
+    """A process that does one run after the other. A pool of several would lose all of its runs when one process dies."""
+
+    def __init__(self) -> None:
+        file, name = tempfile.mkstemp(prefix="benchmark-", suffix=".log")
+        os.close(file)
+        self.output = Path(name)
+        self.start = 0.0
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(self.output,))
+
+    def submit(self, job: Job) -> Future[Run]:
+        self.start = time.perf_counter()
+        return self.pool.submit(run, job)
+
+    def last_words(self) -> str:
+        printed = self.output.read_text(errors="replace")[-2000:]
+        return f"{printed}\nThe worker process died. The system ends a process like this when memory is short.".strip()
+
+    def close(self) -> None:
+        self.pool.shutdown()
+        self.output.unlink(missing_ok=True)
+
+
+@contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _prepare(output: Path) -> None:
+    """One thread for PyTorch, one place for what simulators print past Python, and an end when the parent has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    th.set_num_threads(1)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """Else the worker of a killed parent would wait for its next run forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def execute_on_ray(jobs: Sequence[Job], address: str) -> Generator[Run, None, None]:
+    """
+    Do all runs, one CPU each; what a lost node had is done again elsewhere. Closing the iterator ends the runs.
+
+    :param jobs: what to run
+    :param address: of the cluster, such as ``auto`` or ``ray://host:10001``
+    :return: runs as they end
+    :raises ValueError: if there is no cluster
+    """
+    import ray
+
+    try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if port.isdecimal():  # Ray itself would wait for it without end
+            socket.create_connection((host, int(port)), CONNECTION_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (OSError, ray.exceptions.RayError) as error:
+        raise ValueError(f"--ray: no cluster at {address!r}: {error}") from error
+    try:
+        remote_run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
+        pending = {remote_run.remote(job): job for job in jobs}
+        while pending:
+            for reference in ray.wait(list(pending))[0]:
+                job = pending.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    yield failed(job, f"Ray gave up after {RETRIES} retries: {error}", 0.0)
+    finally:
+        ray.shutdown()
+
+
+def _run(job: Job) -> Run:
+    th.set_num_threads(1)
+    return run(job)
+
+
+__all__ = ["execute", "execute_on_ray"]

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from sb3_smac.benchmark.statistics import bin_ends
-from sb3_smac.benchmark.tables import timesteps
+from sb3_smac.benchmark.tables import Curves, timesteps
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
@@ -61,30 +60,29 @@ def styles(algorithms: Mapping[str, str]) -> dict[str, Style]:
     return {label: own.pop(algorithm) if algorithm in own else next(more) for label, algorithm in algorithms.items()}
 
 
-def curves_figure(
-    curves: Mapping[str, Mapping[str, np.ndarray]], budgets: Mapping[str, int], styles: Mapping[str, Style], ylabel: str
-) -> Figure:
+def curves_figure(curves: Curves, styles: Mapping[str, Style], ylabel: str, xlabel: str = "timesteps") -> Figure:
     """
     One panel per task: for each label the mean over seeds in a band of ± one standard deviation.
 
-    :param curves: for each task and label, shape (seeds, bins)
-    :param budgets: timesteps of each task's runs
+    :param curves: for each task and label, x and the runs' y
     :param styles: of :func:`styles`
     :param ylabel: what the curves are
+    :param xlabel: over what; timesteps are written in thousands and millions
     :return: the figure
     """
     with matplotlib.rc_context(SETTINGS):
         figure, panels = _panels(len(curves))
         for axes, (task, labels) in zip(panels, curves.items(), strict=True):
-            for label, values in labels.items():
+            for label, (x, values) in labels.items():
                 # Other libraries' algorithms may not log it
                 if np.isfinite(values).any():
-                    _band(axes, bin_ends(budgets[task]), values.mean(axis=0), values.std(axis=0), label, styles[label])
+                    _band(axes, x, values.mean(axis=0), values.std(axis=0), label, styles[label])
             axes.set_title(task)
-            axes.set_xlim(0, budgets[task])
+            axes.set_xlim(0, max(x[-1] for x, _ in labels.values()))
             axes.xaxis.set_major_locator(MaxNLocator(4))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: timesteps(count)))
-        figure.supxlabel("timesteps", fontsize="medium")
+            if xlabel == "timesteps":
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: timesteps(count)))
+        figure.supxlabel(xlabel, fontsize="medium")
         figure.supylabel(ylabel, fontsize="medium")
         _legend(figure, panels, styles)
     return figure

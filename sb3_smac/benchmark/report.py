@@ -10,16 +10,31 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sb3_smac.benchmark import figures, statistics, tables
+from sb3_smac.benchmark import figures, statistics
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Study
-from sb3_smac.benchmark.tables import Results, markdown
+from sb3_smac.benchmark.tables import Curves, Results, bold, markdown, number, ratio, timesteps, with_interval
 
 REPORT = "report.md"
 
+PAPER_FINALS = {
+    "Acrobot": -94.1,
+    "CartPole": 973.4,
+    "Pendulum": -2230.0,
+    "HalfCheetah": 2940.0,
+    "Hopper": 331.2,
+    "Swimmer": 28.5,
+    "Walker2d": 204.1,
+    "Pusher": -408.2,
+}
+PAPER_ALGORITHM = "smac"
 PAPER_SOURCE = (
     "The paper's values are those that public summaries of it (arXiv 2601.18626) report, a secondary source; "
     "Humanoid's and the baselines' are not known."
+)
+INTERVALS = (
+    f"In brackets: {statistics.CONFIDENCE:.0%} intervals by rliable's bootstrap, stratified by task ({statistics.RESAMPLES} "
+    "resamples of the runs; the scale stays)."
 )
 OTHER_RETURNS = (
     ("last_100_episodes", "Last 100 episodes", "Mean return of the last 100 training episodes"),
@@ -29,6 +44,11 @@ OTHER_RETURNS = (
         "Mean training return over all timesteps: the area under the learning curve, divided by its length",
     ),
     ("evaluation", "Last evaluation", "Mean return of the last evaluation, with deterministic actions"),
+    (
+        "mean_evaluation",
+        "Area under the evaluations",
+        "Mean return of all evaluations: the area under their curve, divided by its length",
+    ),
 )
 """Columns of the table of runs, each with the heading of its section and its definition."""
 
@@ -37,15 +57,14 @@ class Report:
     """
     Files and text of a report, kept until all of it is there.
 
-    :param study: the study
-    :param results: its finished runs
+    :param results: a study's finished runs
     """
 
-    def __init__(self, study: Study, results: Results) -> None:
-        self.study = study
+    def __init__(self, results: Results) -> None:
         self.results = results
+        study = results.study
         # Of all entries: a line keeps its look while the study grows
-        self.styles = figures.styles({label: entry.algorithm for label, entry in study.entries.items()})
+        self.styles = figures.styles({label: study.algorithm(label) for label in study.algorithms})
         self.text = [f"# Study `{study.name}`\n"]
         self.tables: dict[str, pd.DataFrame] = {}
         self.figures: dict[str, Figure] = {}
@@ -64,12 +83,13 @@ class Report:
         path.write_text("\n".join(self.text), encoding="utf-8")
         return path
 
-    def section(self, heading: str, *paragraphs: str) -> None:
+    def section(self, heading: str, *paragraphs: str | pd.DataFrame) -> None:
         """
         :param heading: of the section
-        :param paragraphs: text and tables in Markdown
+        :param paragraphs: Markdown, or a table with text in every cell
         """
-        self.text += [f"## {heading}\n", *(f"{paragraph.rstrip()}\n" for paragraph in paragraphs)]
+        texts = [markdown(paragraph) if isinstance(paragraph, pd.DataFrame) else paragraph for paragraph in paragraphs]
+        self.text += [f"## {heading}\n", *(f"{text}\n" for text in texts)]
 
     def table(self, name: str, table: pd.DataFrame) -> str:
         """
@@ -89,6 +109,10 @@ class Report:
         self.figures[name] = figure
         return f"[![{name.replace('_', ' ')}]({name}.png)]({name}.svg)"
 
+    def curves(self, name: str, curves: Curves, ylabel: str, xlabel: str = "timesteps") -> str:
+        """:meth:`figure` of some curves."""
+        return self.figure(name, figures.curves_figure(curves, self.styles, ylabel, xlabel))
+
 
 def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     """
@@ -99,137 +123,195 @@ def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     :param folder: where to; made if need be
     :return: the Markdown file
     :raises ValueError: if no run is finished, or one is not of the study
-    :raises ImportError: if rliable is missing; nothing has been written then
     """
-    results = _results(study, runs)
-    report = Report(study, results)
-    table = tables.runs_table(results)
-    for section in (_introduction, _returns, _learning_curves, _aggregates, _batch_sizes, _times):
-        section(report, table)
-    _log_probabilities(report)
+    for run in runs:
+        if run.label not in study.algorithms or run.task not in study.tasks:
+            raise ValueError(f"Run {run.key!r} is not of study {study.name!r}: {[*study.algorithms]} on {[*study.tasks]}")
+    results = Results(study, runs)
+    if not results.cells:
+        raise ValueError(f"Study {study.name!r} has no finished run to report")
+    report = Report(results)
+    for section in (_introduction, _returns, _evaluations, _learning, _aggregates, _batch_sizes, _times, _log_probabilities):
+        section(report, results)
     return report.write(Path(folder))
 
 
-def _results(study: Study, runs: Sequence[Run]) -> Results:
-    finished = [run for run in runs if run.finished]
-    if not finished:
-        raise ValueError(f"Study {study.name!r} has no finished run to report")
-    for run in finished:
-        if run.label not in study.entries or run.task not in study.tasks:
-            raise ValueError(f"Run {run.key!r} is not of study {study.name!r}: {[*study.entries]} on {[*study.tasks]}")
-    labels, tasks = {run.label for run in finished}, {run.task for run in finished}
-    return Results(
-        finished,
-        [label for label in study.entries if label in labels],
-        [task for task in study.tasks if task in tasks],
-        len(study.seeds),
-    )
-
-
-def _introduction(report: Report, runs: pd.DataFrame) -> None:
-    study, results = report.study, report.results
-    complete = len(study.entries) * len(study.tasks) * len(study.seeds)
-    budgets = ", ".join(f"{task} {tables.timesteps(results.budget(task))}" for task in results.tasks)
+def _introduction(report: Report, results: Results) -> None:
+    study = results.study
+    complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
+    budgets = ", ".join(f"{task} {timesteps(results.budget(task))}" for task in results.tasks)
     report.text.append(
-        f"{len(runs)} of {complete} runs ({report.table('runs', runs)}): {len(study.entries)} algorithms, "
-        f"{len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: {budgets}. Returns are undiscounted "
-        "training returns; ± is the standard deviation over seeds; (k/n) after a number: only k of n seeds are finished.\n"
+        f"{len(results.table)} of {complete} runs ({report.table('runs', results.table)}): "
+        f"{len(study.algorithms)} algorithms, {len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: "
+        f"{budgets}. Returns are undiscounted training returns, unless said otherwise; ± is the standard deviation over "
+        "seeds; (k/n) after a number: only k of n seeds are finished.\n"
     )
 
 
-def _returns(report: Report, runs: pd.DataFrame) -> None:
-    results = report.results
-    finals = tables.summary(runs, "final_return")
-    text = tables.with_paper(results, tables.returns_table(results, finals))
+def _returns(report: Report, results: Results) -> None:
+    finals = results.summary("final_return")
+    text = _returns_text(results, finals)
+    smac = next((label for label in results.labels if results.study.algorithm(label) == PAPER_ALGORITHM), None)
+    known = [PAPER_FINALS.get(task.split("-")[0]) for task in results.tasks]
+    beside_the_papers = smac is not None and any(known)
+    if beside_the_papers:
+        text.insert(list(text.columns).index(smac) + 1, f"{smac}, paper", [number(value) for value in known])
     report.section(
         "Final return",
         "Mean return of the training episodes that end in the last tenth of the budget, the best in bold "
         f"({report.table('final_return', finals)}).",
-        markdown(text),
-        *([PAPER_SOURCE] if len(text.columns) > 1 + len(results.labels) else []),
+        text,
+        *([PAPER_SOURCE] if beside_the_papers else []),
     )
     for column, heading, definition in OTHER_RETURNS:
-        if runs[column].notna().any():
-            numbers = tables.summary(runs, column)
-            link = report.table(column, numbers)
-            report.section(heading, f"{definition} ({link}).", markdown(tables.returns_table(results, numbers)))
+        if results.table[column].notna().any():
+            table = results.summary(column)
+            report.section(heading, f"{definition} ({report.table(column, table)}).", _returns_text(results, table))
 
 
-def _learning_curves(report: Report, runs: pd.DataFrame) -> None:
-    results = report.results
-    curves = results.curves("episodes", "return")
+def _returns_text(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
+    """The layout of the paper's Table 1."""
+    best = summary.groupby("task")["mean"].max()
+    return results.across(summary, lambda cell: bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
+
+
+def _evaluations(report: Report, results: Results) -> None:
+    if not results.evaluation_curves("timestep"):
+        return
+    report.section(
+        "Evaluation curves",
+        "Mean return of each evaluation, with deterministic actions: the mean over seeds in a band of ± one standard "
+        "deviation; over timesteps, and over wall-clock time without evaluations.",
+        report.curves("evaluations", results.evaluation_curves("timestep"), "return"),
+        report.curves("evaluations_wall_clock", results.evaluation_curves("wall_time", 60), "return", "minutes"),
+    )
+    columns, reference = ("evaluation", "mean_evaluation"), results.reference
+    returns = [results.returns(column) for column in columns]
+    if not all(reference in values for values in returns):
+        return
+    scores = [statistics.relative_scores(values, reference) for values in returns]
+    pairs = statistics.probabilities_of_improvement(returns[0])
+    if all(values[reference].size for values in scores):
+        last, area = map(statistics.interquartile_means, scores)
+        links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
+        estimates = {"last evaluation": with_interval(last, "iqm"), "area": with_interval(area, "iqm")}
+        report.section(
+            "Evaluations over all tasks",
+            f"Interquartile mean over tasks and runs of the return over {reference}'s mean return on the task, of the last "
+            f"evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: "
+            f"{last['tasks'][0]}, those in which every algorithm has runs and {reference}'s mean is positive.",
+            pd.DataFrame({"algorithm": last["label"], **estimates}),
+        )
+    report.section(
+        "Improvement in evaluations",
+        "Probability that X's last evaluation is above Y's, mean over tasks "
+        f"({report.table('evaluation_improvement', pairs)}).",
+        _pairs(pairs),
+    )
+
+
+def _learning(report: Report, results: Results) -> None:
     report.section(
         "Learning curves",
         f"Mean return in each of {statistics.BINS} bins of timesteps, exponentially weighted over the bins (newest bin: "
         f"{statistics.SMOOTHING}); the mean over seeds in a band of ± one standard deviation.",
-        _curves(report, "learning_curves", curves, "return"),
+        report.curves("learning_curves", results.curves("episodes", "return"), "return"),
     )
-    table = tables.convergence(results, curves, tables.summary(runs, "final_return"))
+    table = results.convergence()
+    fewest = table.groupby(["task", "baseline"])["timesteps"].transform("min")
+    table["text"] = [
+        bold("never" if pd.isna(row.timesteps) else timesteps(row.timesteps) + relative, row.timesteps == least)
+        for row, relative, least in zip(
+            table.itertuples(), table["relative"].map(lambda x: "" if pd.isna(x) else f" ({ratio(x)})"), fewest, strict=True
+        )
+    ]
+    texts = []
+    for baseline in results.labels:
+        rows = table[table["baseline"] == baseline]
+        text = results.across(rows, lambda row: row["text"])
+        thresholds = rows.groupby("task")["threshold"].first().reindex(text["task"])
+        text.insert(1, "final return of", baseline)
+        text.insert(2, "threshold", thresholds.map(number).to_numpy())
+        texts.append(text)
     report.section(
         "Convergence speed",
         "Timesteps until the mean learning curve reaches the final return of each algorithm (less "
         f"{statistics.TOLERANCE:.0%} of the range of the task's curves), and the multiple of what that one needs itself; "
-        f"the fewest in bold ({report.table('convergence', table)}). One bin is the resolution, and the smoothing delays a "
-        "jump by up to seven.",
-        markdown(tables.convergence_text(results, table)),
+        f"the fewest in bold ({report.table('convergence', table.drop(columns='text'))}). One bin is the resolution, and the "
+        "smoothing delays a jump by up to seven.",
+        pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
     )
 
 
-def _aggregates(report: Report, runs: pd.DataFrame) -> None:
-    scores = tables.scores(report.results, runs)
-    if not scores:
+def _aggregates(report: Report, results: Results) -> None:
+    returns = results.returns("final_return")
+    scores = statistics.min_max_scores(returns) if returns else {}
+    if not any(values.size for values in scores.values()):
         report.section("Over all tasks", "Takes a task that two algorithms have finished with different returns.")
         return
-    means, pairs, profiles = tables.aggregates(scores), tables.improvements(scores), tables.profiles(scores)
+    means, pairs = statistics.interquartile_means(scores), statistics.probabilities_of_improvement(scores)
+    profiles = statistics.performance_profiles(scores)
     counts = ", ".join(f"{label} {count}" for label, count in zip(means["label"], means["runs"], strict=True))
     report.section(
         "Over all tasks",
-        "Final returns, scaled in each task so that the worst algorithm's mean is 0 and the best algorithm's is 1. In "
-        f"brackets: {statistics.CONFIDENCE:.0%} intervals by rliable's bootstrap, stratified by task ({statistics.RESAMPLES} "
-        f"resamples of the runs; the scale stays). Tasks: {means['tasks'][0]}, those in which every algorithm has runs and "
-        f"two differ; runs per task: {counts}.",
+        "Final returns, scaled in each task so that the worst algorithm's mean is 0 and the best algorithm's is 1. "
+        f"{INTERVALS} Tasks: {means['tasks'][0]}, those in which every algorithm has runs and two differ; "
+        f"runs per task: {counts}.",
         f"Interquartile mean: the mean of the middle half of all runs ({report.table('interquartile_mean', means)}).",
-        markdown(pd.DataFrame({"algorithm": means["label"], "interquartile mean": tables.with_interval(means, "iqm")})),
+        pd.DataFrame({"algorithm": means["label"], "interquartile mean": with_interval(means, "iqm")}),
         "Probability of improvement: that a run of X ends above a run of Y, mean over tasks "
         f"({report.table('probability_of_improvement', pairs)}).",
-        markdown(pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": tables.with_interval(pairs, "probability")})),
+        _pairs(pairs),
         f"Performance profiles: the higher, the better ({report.table('performance_profiles', profiles)}).",
         report.figure("performance_profiles", figures.profiles_figure(profiles, report.styles)),
     )
 
 
-def _times(report: Report, runs: pd.DataFrame) -> None:
-    table = tables.times(report.results, runs)
+def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": with_interval(pairs, "probability")})
+
+
+def _batch_sizes(report: Report, results: Results) -> None:
+    table = results.batch_sizes()
+    if table.empty:
+        return
+    columns = {
+        "task": table["task"],
+        "algorithm": table["label"],
+        "batch": table["batch_size"],
+        "final return": table.apply(results.mean_std, axis=1),
+        "ratio": table["return_ratio"].map(ratio),
+        "updates [s]": table["update_time"].map(number),
+        "ratio of updates": table["update_time_ratio"].map(ratio),
+    }
     report.section(
-        "Time",
-        f"Median over seeds, and ratio to {tables.reference_label(report.results)} ({report.table('time', table)}). Runs side "
-        "by side slow each other down: compare what ran alike.",
-        "Wall-clock without evaluations, in seconds:",
-        markdown(tables.times_text(report.results, table, "wall_clock")),
-        "Updates of actor and critic, in seconds:",
-        markdown(tables.times_text(report.results, table, "update_time")),
+        "Batch size",
+        "Final return and time of the updates, actor and critic, of an algorithm with several actor batch sizes; ratios "
+        f"to the smallest ({report.table('batch_size', table)}).",
+        pd.DataFrame(columns),
     )
 
 
-def _batch_sizes(report: Report, runs: pd.DataFrame) -> None:
-    table = tables.batch_sizes(runs)
-    if not table.empty:
-        report.section(
-            "Batch size",
-            "Final return and time of the updates, actor and critic, of an algorithm with several actor batch sizes; ratios "
-            f"to the smallest ({report.table('batch_size', table)}).",
-            markdown(tables.batch_sizes_text(report.results, table)),
-        )
+def _times(report: Report, results: Results) -> None:
+    table = results.times()
+
+    def text(column: str) -> pd.DataFrame:
+        return results.across(table, lambda cell: f"{number(cell[column])} ({ratio(cell[f'{column}_ratio'])})")
+
+    report.section(
+        "Time",
+        f"Median over seeds, and ratio to {results.reference} ({report.table('time', table)}). Runs side "
+        "by side slow each other down: compare what ran alike.",
+        "Wall-clock without evaluations, in seconds:",
+        text("wall_clock"),
+        "Updates of actor and critic, in seconds:",
+        text("update_time"),
+    )
 
 
-def _log_probabilities(report: Report) -> None:
+def _log_probabilities(report: Report, results: Results) -> None:
     report.section(
         "Log-probability",
         "Mean log-probability of the actions taken, drawn as the learning curves.",
-        _curves(report, "log_probability", report.results.curves("updates", "log_prob"), "mean log-probability"),
+        report.curves("log_probability", results.curves("updates", "log_prob"), "mean log-probability"),
     )
-
-
-def _curves(report: Report, name: str, curves: tables.Curves, ylabel: str) -> str:
-    budgets = {task: report.results.budget(task) for task in curves}
-    return report.figure(name, figures.curves_figure(curves, budgets, report.styles, ylabel))

@@ -2,15 +2,15 @@
 
 import argparse
 import copy
+import io
 import os
 import platform
 import subprocess
-import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 import sb3_smac
 from sb3_smac.benchmark import settings
-from sb3_smac.benchmark.store import CURVES, Run, empty_curve
+from sb3_smac.benchmark.store import CURVES, Run, curve
 from sb3_smac.benchmark.study import Job
 
 PACKAGES = ("sb3_smac", "stable-baselines3", "sb3-contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "mujoco")
@@ -35,17 +35,13 @@ PACKAGES = ("sb3_smac", "stable-baselines3", "sb3-contrib", "rl_zoo3", "torch", 
 RESOLUTION = 500
 # Evaluation episodes are not those of training
 EVALUATION_SEED = 1_000_000
-PROGRESS_SECONDS = 1.0
-
-Progress = Callable[[int], None]
 
 
-def run(job: Job, progress: Progress = lambda timesteps: None) -> Run:
+def run(job: Job) -> Run:
     """
     Train once. Nothing that goes wrong in training is raised: it is the run's traceback.
 
     :param job: what to run
-    :param progress: called about once a second with the timesteps that are done
     :return: the run, finished or failed
     """
     model = recorder = evaluation_env = None
@@ -54,7 +50,7 @@ def run(job: Job, progress: Progress = lambda timesteps: None) -> Run:
         warnings.simplefilter("default")
         try:
             model, evaluation_env = build(job)
-            recorder = Recorder(model, evaluation_env, job.evaluation, start, progress)
+            recorder = Recorder(model, evaluation_env, job.evaluation, start)
             model.learn(job.budget, callback=recorder, log_interval=10**9)
             failure = None
         except Exception:
@@ -77,7 +73,7 @@ def failed(job: Job, reason: str, seconds: float, messages: list[str] | None = N
     :return: the failed run
     """
     info = {**_info(job, "failed", {"total": seconds}), "warnings": messages or [], "traceback": reason}
-    return Run(job.key, info, **{name: empty_curve(name) for name in CURVES})
+    return Run(job.key, info, **{name: curve(name) for name in CURVES})
 
 
 def check(job: Job) -> None:
@@ -88,7 +84,7 @@ def check(job: Job) -> None:
     :raises ValueError: if that fails
     """
     try:
-        with _quiet(), warnings.catch_warnings():
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # what the Zoo prints
             warnings.simplefilter("ignore")
             model, evaluation_env = build(job)
     except Exception as error:
@@ -123,7 +119,7 @@ def build(job: Job) -> tuple[BaseAlgorithm, VecEnv | None]:
         verbose=0,
         config="the study",
     )
-    chosen = {**copy.deepcopy(settings.changed(job.algorithm, job.hyperparameters)), "n_timesteps": job.budget}
+    chosen = {**copy.deepcopy(job.hyperparameters), "n_timesteps": job.budget}
     hyperparameters, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(chosen)
     env = manager.create_envs(manager.n_envs, no_log=True)
     hyperparameters = manager._preprocess_action_noise(hyperparameters, {}, env)
@@ -142,23 +138,15 @@ class Recorder(BaseCallback):
     :param evaluation_env: environment of the evaluations; ``None``: no evaluations
     :param evaluation: ``every`` how many timesteps, and ``episodes``
     :param start: when the run started, on the performance counter
-    :param progress: called about once a second with the timesteps that are done
     """
 
     def __init__(
-        self,
-        model: BaseAlgorithm,
-        evaluation_env: VecEnv | None,
-        evaluation: dict[str, int] | None,
-        start: float,
-        progress: Progress,
+        self, model: BaseAlgorithm, evaluation_env: VecEnv | None, evaluation: dict[str, int] | None, start: float
     ) -> None:
         super().__init__()
         self.evaluation_env = evaluation_env
         self.evaluation = evaluation or {}
         self.start = start
-        self.progress = progress
-        self.next_progress = start
         self.next_evaluation = self.evaluation.get("every", 0)
         self.update_time = 0.0
         self.evaluation_time = 0.0
@@ -172,10 +160,7 @@ class Recorder(BaseCallback):
         :return: the curves by name
         """
         self._flush_updates()
-        return {
-            name: pd.DataFrame(self.rows[name], columns=list(columns)) if self.rows[name] else empty_curve(name)
-            for name, columns in CURVES.items()
-        }
+        return {name: curve(name, rows) for name, rows in self.rows.items()}
 
     def _on_step(self) -> bool:
         now = time.perf_counter()
@@ -185,9 +170,6 @@ class Recorder(BaseCallback):
                 self.rows["episodes"].append((self.num_timesteps, episode["r"], episode["l"], round(now - self.start, 2)))
         if self.evaluation_env is not None and self.num_timesteps >= self.next_evaluation:
             self._evaluate(self.evaluation_env)
-        if now >= self.next_progress:
-            self.next_progress = now + PROGRESS_SECONDS
-            self.progress(self.num_timesteps)
         return True
 
     def _evaluate(self, env: VecEnv) -> None:
@@ -197,7 +179,8 @@ class Recorder(BaseCallback):
         sync_envs_normalization(training_env, env)
         episodes = self.evaluation["episodes"]
         returns = np.array(evaluate_policy(self.model, env, episodes, deterministic=True, return_episode_rewards=True)[0])
-        self.rows["evaluations"].append((self.num_timesteps, float(returns.mean()), float(returns.std()), len(returns)))
+        wall_time = start - self.start - self.evaluation_time
+        self.rows["evaluations"].append((self.num_timesteps, returns.mean(), returns.std(), len(returns), wall_time))
         self.next_evaluation += self.evaluation["every"]
         self.evaluation_time += time.perf_counter() - start
 
@@ -225,10 +208,12 @@ class Recorder(BaseCallback):
 
 
 def _info(job: Job, status: str, duration: dict[str, float]) -> dict[str, Any]:
+    unset = settings.defaults(job.algorithm)
     return {
         "status": status,
         "label": job.label,
         **job.configuration,
+        "defaults": {name: value for name, value in unset.items() if name not in job.hyperparameters},
         "duration": {name: round(seconds, 3) for name, seconds in duration.items()},
         "versions": _versions(),
         "machine": _machine(),
@@ -271,34 +256,3 @@ def _revision() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def prepare_process(output: Path) -> None:
-    """
-    One thread for PyTorch, and one place for what simulators print. For a process that only does runs.
-
-    :param output: file for all that the process prints
-    """
-    th.set_num_threads(1)
-    file = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Simulators print to the file descriptors, past Python."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in kept:
-            os.dup2(devnull, descriptor)
-        yield
-    finally:
-        os.close(devnull)
-        for descriptor, copy_ in kept.items():
-            os.dup2(copy_, descriptor)
-            os.close(copy_)

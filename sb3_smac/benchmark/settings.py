@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -134,20 +135,21 @@ def with_horizon(hyperparameters: Mapping[str, Any], horizon: int) -> dict[str, 
     return {**hyperparameters, "env_wrapper": [*others, {TIME_LIMIT: {"max_episode_steps": horizon}}]}
 
 
-def resolved(algorithm: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def normalized(value: Any) -> Any:
     """
-    :param algorithm: key of an algorithm
-    :param hyperparameters: those that are set
-    :return: these, and the constructor's defaults for all others
+    :param value: settings, as YAML has them
+    :return: the same with one spelling for each number: ``1`` for ``1.0``, and ``True`` stays ``True``
     """
-    return {**defaults(algorithm), **hyperparameters}
+    if isinstance(value, Mapping):
+        return {str(name): normalized(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [normalized(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def changed(algorithm: str, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def canonical(value: Any) -> str:
     """
-    :param algorithm: key of an algorithm
-    :param hyperparameters: all of them
-    :return: those that are not the constructor's defaults
+    :param value: settings, as YAML has them
+    :return: a text that is the same for the same settings, whatever their order and the spelling of their numbers
     """
-    unset = defaults(algorithm)
-    return {name: value for name, value in hyperparameters.items() if name not in unset or value != unset[name]}
+    return json.dumps(normalized(value), sort_keys=True, default=str)

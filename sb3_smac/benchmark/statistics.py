@@ -7,14 +7,13 @@ Returns are undiscounted training returns, one per episode, at the timestep of i
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 FINAL_PART = 0.1
 """The part of the budget whose episodes make the final return."""
-LAST_EPISODES = 100
-"""Episodes of the other reading of it, Stable-Baselines3's ``rollout/ep_rew_mean`` at the end of training."""
 
 BINS = 100
 """Bins of a curve."""
@@ -30,29 +29,19 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
 
-Intervals = dict[str, np.ndarray]
+Scores = Mapping[str, np.ndarray]
+"""For each label, shape (runs, tasks)."""
 
 
 def final_return(episodes: pd.DataFrame, budget: int) -> float:
     """
-    Mean return of the episodes that end in the last tenth of the budget; of the last one if none does.
-
     :param episodes: columns ``timestep`` and ``return``, ascending
     :param budget: timesteps of the run
-    :return: the mean, NaN if no episode ended
+    :return: mean return of the episodes that end in the last tenth of the budget; of the last one if none does; NaN if no
+        episode ended
     """
     last = episodes["timestep"] > (1 - FINAL_PART) * budget
     return float(episodes["return"][last].mean() if last.any() else episodes["return"].tail(1).mean())
-
-
-def last_episodes_return(episodes: pd.DataFrame) -> float:
-    """
-    Mean return of the last 100 episodes; of all if there are fewer.
-
-    :param episodes: column ``return``, ascending in time
-    :return: the mean, NaN if no episode ended
-    """
-    return float(episodes["return"].tail(LAST_EPISODES).mean())
 
 
 def mean_training_return(episodes: pd.DataFrame) -> float:
@@ -128,12 +117,12 @@ def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: flo
     return dict(zip(curves, first.tolist(), strict=True))
 
 
-def min_max_scores(returns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def min_max_scores(returns: Scores) -> dict[str, np.ndarray]:
     """
     Scale the returns of each task so that the worst label's mean is 0 and the best label's is 1.
 
-    :param returns: for each label, shape (runs, tasks)
-    :return: the same with scaled returns, without the tasks in which all labels have the same mean
+    :param returns: the returns
+    :return: the scores, without the tasks in which all labels have the same mean
     """
     means = np.stack([values.mean(axis=0) for values in returns.values()])  # (labels, tasks)
     worst, best = means.min(axis=0), means.max(axis=0)
@@ -142,28 +131,36 @@ def min_max_scores(returns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {label: (values[:, told_apart] - worst[told_apart]) / scale for label, values in returns.items()}
 
 
-def interquartile_mean(scores: np.ndarray) -> float:
+def relative_scores(returns: Scores, reference: str) -> dict[str, np.ndarray]:
+    """
+    Divide the returns of each task by the reference's mean return.
+
+    :param returns: the returns
+    :param reference: a label
+    :return: the scores, without the tasks in which that mean is not positive
+    """
+    means = returns[reference].mean(axis=0)
+    return {label: values[:, means > 0] / means[means > 0] for label, values in returns.items()}
+
+
+def interquartile_means(scores: Scores) -> pd.DataFrame:
     """
     Mean of the middle half of all runs in all tasks.
 
-    :param scores: shape (runs, tasks)
-    :return: the mean without a quarter, rounded down, at either end
+    :param scores: the scores
+    :return: columns ``label``, ``iqm``, ``low``, ``high``, ``runs``, ``tasks``
     """
-    cut = scores.size // 4
-    return float(np.sort(scores, axis=None)[cut : scores.size - cut].mean())
+    from rliable.metrics import aggregate_iqm
 
-
-def interquartile_means(scores: Mapping[str, np.ndarray]) -> tuple[Intervals, Intervals]:
-    """
-    :param scores: for each label, shape (runs, tasks)
-    :return: for each label, the estimate, shape (1,), and the interval's lower and upper end, shape (2, 1)
-    """
-    return _intervals(scores, lambda values: np.array([interquartile_mean(values)]))
+    estimates, intervals = _intervals(scores, lambda values: np.array([aggregate_iqm(values)]))
+    rows = [(label, estimates[label][0], *intervals[label][:, 0], *scores[label].shape) for label in scores]
+    return pd.DataFrame(rows, columns=["label", "iqm", "low", "high", "runs", "tasks"])
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
     """
-    Probability that a run of X has a higher score than a run of Y, a tie counting half; the mean over tasks.
+    Probability that a run of X has a higher score than a run of Y, a tie counting half; the mean over tasks. It is rliable's
+    metric, for all tasks at once: its rank test of each task would take minutes in a bootstrap.
 
     :param x: shape (runs of X, tasks)
     :param y: shape (runs of Y, tasks)
@@ -173,37 +170,44 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean((np.sign(difference) + 1) / 2))
 
 
-def probabilities_of_improvement(pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Intervals, Intervals]:
+def probabilities_of_improvement(scores: Scores) -> pd.DataFrame:
     """
-    :param pairs: scores of X and Y under the name of the pair, shape (runs, tasks) each
-    :return: for each pair, P(X > Y), shape (1,), and the interval's lower and upper end, shape (2, 1)
+    :param scores: the scores
+    :return: for each pair of labels, columns ``x``, ``y``, ``probability`` (that X beats Y), ``low``, ``high``
     """
-    # rliable resamples the two independently when they come as a list
-    scores = {name: list(pair) for name, pair in pairs.items()}
-    return _intervals(scores, lambda x, y: np.array([probability_of_improvement(x, y)]))
+    pairs = {str(index): pair for index, pair in enumerate(combinations(scores, 2))}
+    estimates, intervals = _intervals(
+        {name: [scores[x], scores[y]] for name, (x, y) in pairs.items()},  # a list: rliable resamples the two independently
+        lambda x, y: np.array([probability_of_improvement(x, y)]),
+    )
+    rows = [(*pair, estimates[name][0], *intervals[name][:, 0]) for name, pair in pairs.items()]
+    return pd.DataFrame(rows, columns=["x", "y", "probability", "low", "high"])
 
 
-def performance_profiles(scores: Mapping[str, np.ndarray], thresholds: np.ndarray) -> tuple[Intervals, Intervals]:
+def performance_profiles(scores: Scores) -> pd.DataFrame:
     """
-    Fraction of runs, over all tasks, with a score above each threshold.
-
-    :param scores: for each label, shape (runs, tasks)
-    :param thresholds: shape (n,)
-    :return: for each label, the fractions, shape (n,), and the interval's lower and upper ends, shape (2, n)
+    :param scores: the scores
+    :return: columns ``label``, ``score``, ``fraction`` (of all runs in all tasks above it), ``low``, ``high``
     """
-    return _intervals(scores, lambda values: (values[..., None] > thresholds).mean(axis=(0, 1)))
+    everything = np.concatenate([values.ravel() for values in scores.values()])
+    thresholds = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), 101)
+    fractions, intervals = _intervals(scores, lambda values: (values[..., None] > thresholds).mean(axis=(0, 1)))
+    frames = []
+    for label in scores:
+        low, high = intervals[label]
+        columns = {"label": label, "score": thresholds, "fraction": fractions[label], "low": low, "high": high}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _intervals(
-    scores: Mapping[str, np.ndarray] | Mapping[str, list[np.ndarray]], estimate: Callable[..., np.ndarray]
-) -> tuple[Intervals, Intervals]:
+    scores: Scores | Mapping[str, list[np.ndarray]], estimate: Callable[..., np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Estimates with stratified bootstrap percentile intervals: runs are resampled within each task."""
-    try:
-        from rliable import library as rly
-    except ImportError as error:
-        raise ImportError(f"The report needs rliable ({error}): pip install 'sb3_smac[benchmark]'") from error
+    from rliable import library
+
     with _seeded():
-        return rly.get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
+        return library.get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
 
 
 @contextmanager

@@ -153,7 +153,6 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         of_base = inherited(locals(), *OWN, "_init_setup_model")
         actions = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
         arguments.check_types(of_base, self.policy_aliases)
-        # no common loss: actor and critic have losses of their own
         super().__init__(**of_base, vf_coef=0.0, supported_action_spaces=actions, _init_setup_model=False)
         self.batch_size = batch_size
         self.target_kl = target_kl
@@ -226,22 +225,34 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         # rebuilt by _setup_model, or by the next update
-        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters"]
+        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_metrics"]
 
     @classmethod
-    def load(cls, path: Any, env: GymEnv | None = None, *args: Any, **kwargs: Any) -> Any:
+    def load(
+        cls,
+        path: Any,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Any:
         """
         Load a model; see :meth:`stable_baselines3.common.base_class.BaseAlgorithm.load`.
 
         :param path: path to the file (or a file-like)
         :param env: the new environment to run the loaded model on
-        :param args: ``device``, ``custom_objects``, ``print_system_info``, ``force_reset``
+        :param device: device of the policy
+        :param custom_objects: what takes the place of saved attributes
+        :param print_system_info: whether to print with what the model was saved, and what loads it
+        :param force_reset: whether the environment is reset before training goes on
         :param kwargs: arguments of the constructor that take the place of the saved ones
         :return: the model
         :raises ValueError: if an argument is unknown or out of its range
         """
         arguments.check_names(cls, kwargs)
-        return super().load(path, env, *args, **kwargs)
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

@@ -1,9 +1,10 @@
 """
-What is broken in RL Zoo 2.9.2 with the releases of its dependencies that pip installs, mended while a command runs.
+What is broken or missing in RL Zoo 2.9.2 with the releases of its dependencies that pip installs, mended while a command runs.
 
 Each shim says what it is for. When the Zoo no longer needs one, delete it and its entry in :data:`SHIMS`.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -11,15 +12,176 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import gymnasium as gym
 import numpy as np
+import yaml
 
 from sb3_smac import ALGORITHMS
+from sb3_smac.envs.tasks import find_task
+
+
+@contextmanager
+def task_names() -> Iterator[None]:
+    """
+    The commands look a task up in Gymnasium's registry by the name that they are given: ``module:name`` and a name without a
+    version, which ``gymnasium.make`` takes, are put there.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--env", nargs="?")
+    options, _ = parser.parse_known_args()
+    _import_packages(_gym_packages()[0])
+    with _registering() as register:
+        if options.env:
+            register(options.env)
+        yield
+
+
+@contextmanager
+def gym_packages() -> Iterator[None]:
+    """Some commands do not know ``--gym-packages``: imported, and taken out of their arguments."""
+    packages, others = _gym_packages()
+    _import_packages(packages)
+    with patch.object(sys, "argv", [sys.argv[0], *others]):
+        yield
+
+
+@contextmanager
+def trained_tasks() -> Iterator[None]:
+    """The commands that load an agent import the packages that it was trained with before they look its task up."""
+    from rl_zoo3 import utils
+
+    get_model_path = utils.get_model_path
+
+    with _registering() as register:
+
+        def get_model_path_and_task(exp_id: int, folder: str, algo: str, env_name: Any, *others: Any) -> tuple[str, str, str]:
+            found = get_model_path(exp_id, folder, algo, env_name, *others)
+            arguments = Path(found[-1]) / env_name / "args.yml"
+            if arguments.is_file():
+                recorded = yaml.load(arguments.read_text(), Loader=yaml.UnsafeLoader)  # as the Zoo reads it
+                _import_packages(recorded.get("gym_packages") or [], optional=True)
+            register(env_name.gym_id)
+            return found
+
+        with patch.object(utils, "get_model_path", get_model_path_and_task):
+            yield
+
+
+def _gym_packages() -> tuple[list[str], list[str]]:
+    """The packages, and all other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--gym-packages", nargs="*", default=[])
+    options, others = parser.parse_known_args()
+    return options.gym_packages, others
+
+
+def _import_packages(packages: Sequence[str], optional: bool = False) -> None:
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            message = f"--gym-packages: {package} cannot be imported ({error})"
+            if not optional:
+                sys.exit(message)
+            print(f"The agent was trained with {message}")
+
+
+@contextmanager
+def _registering() -> Iterator[Callable[[str], None]]:
+    """Adds names to Gymnasium's registry, and takes them out again; what packages have registered stays."""
+    added: list[str] = []
+
+    def register(name: str) -> None:
+        if name in gym.registry:
+            return
+        try:
+            gym.registry[name] = find_task(name)
+        except ImportError as error:
+            sys.exit(f"--env {name}: {error}")
+        except gym.error.Error:
+            return  # the Zoo says which name is similar
+        added.append(name)
+
+    try:
+        yield register
+    finally:
+        for name in added:
+            del gym.registry[name]
+
+
+@contextmanager
+def yaml_env_kwargs() -> Iterator[None]:
+    """The commands that show an agent take its environment's ``env_kwargs`` from the command line alone."""
+    from rl_zoo3 import utils
+
+    create_test_env = utils.create_test_env
+
+    def create(*args: Any, hyperparams: dict[str, Any], env_kwargs: dict[str, Any], **kwargs: Any) -> Any:
+        env_kwargs = {**(hyperparams.get("env_kwargs") or {}), **env_kwargs}
+        return create_test_env(*args, hyperparams=hyperparams, env_kwargs=env_kwargs, **kwargs)
+
+    with patch.object(utils, "create_test_env", create):
+        yield
+
+
+@contextmanager
+def python_arguments() -> Iterator[None]:
+    """``-params`` and ``--env-kwargs`` evaluate their values: what is no Python is to be an error that says which and why."""
+    from rl_zoo3 import utils
+
+    class StoreDict(utils.StoreDict):
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+            collected: dict[str, Any] = {}
+            for argument in values:
+                name, colon, value = argument.partition(":")
+                if not colon:
+                    parser.error(f"argument {option_string}: must be name:value, got {argument!r}")
+                try:
+                    super().__call__(parser, namespace, [argument], option_string)
+                except Exception as error:
+                    parser.error(
+                        f"argument {option_string}: the value of {name} must be Python, got {value} ({type(error).__name__}: "
+                        f"{error}); a string has quotes of its own, as in {name}:\"'{value}'\""
+                    )
+                collected.update(getattr(namespace, self.dest))
+            setattr(namespace, self.dest, collected)
+
+    with patch.object(utils, "StoreDict", StoreDict):
+        yield
+
+
+@contextmanager
+def folder_names() -> Iterator[None]:
+    """The plots look for folders of logs by a part of their names, which have neither module nor slash."""
+    from huggingface_sb3 import EnvironmentName
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-e", "--env", nargs="*", default=[])
+    options, others = parser.parse_known_args()
+    names = ["-e", *map(EnvironmentName, options.env)] if options.env else []
+    with patch.object(sys, "argv", [sys.argv[0], *others, *names]):
+        yield
+
+
+@contextmanager
+def benchmarked_names() -> Iterator[None]:
+    """``benchmark`` looks for the folders of logs by a task's name, which may have a module and a slash."""
+    from huggingface_sb3 import EnvironmentName
+    from rl_zoo3 import utils
+
+    get_trained_models = utils.get_trained_models
+
+    def with_names(folder: str) -> dict[str, tuple[str, str]]:
+        return {model: (algo, EnvironmentName(env)) for model, (algo, env) in get_trained_models(folder).items()}
+
+    with patch.object(utils, "get_trained_models", with_names):
+        yield
 
 
 @contextmanager
@@ -28,6 +190,7 @@ def zoo_subprocesses() -> Iterator[None]:
     call = subprocess.call
 
     def call_through_here(command: list[str], *args: Any, **kwargs: Any) -> int:
+        command = [getattr(argument, "gym_id", argument) for argument in command]
         match command:
             case ["python", "enjoy.py", *rest]:
                 command = [sys.executable, "-m", "sb3_smac.zoo", "enjoy", *rest]
@@ -116,14 +279,18 @@ def hub_errors() -> Iterator[None]:
 
 
 Shim = Callable[[], AbstractContextManager[None]]
+OF_AN_AGENT = (gym_packages, trained_tasks, yaml_env_kwargs, python_arguments)
 SHIMS: dict[str, tuple[Shim, ...]] = {
-    "enjoy": (hub_errors,),
-    "plots": (single_episode_evaluations,),
-    "all_plots": (single_episode_evaluations,),
-    "benchmark": (zoo_subprocesses, hub_errors),
-    "record_training": (zoo_subprocesses, ffmpeg),
-    "push_to_hub": (hub_metadata, ffmpeg),
-    "load_from_hub": (hub_errors,),
+    "train": (task_names, python_arguments),
+    "enjoy": (task_names, trained_tasks, python_arguments, hub_errors),
+    "plots": (folder_names, single_episode_evaluations),
+    "all_plots": (folder_names, single_episode_evaluations),
+    "plot_train": (folder_names,),
+    "benchmark": (gym_packages, benchmarked_names, zoo_subprocesses, hub_errors),
+    "record_video": OF_AN_AGENT,
+    "record_training": (gym_packages, zoo_subprocesses, ffmpeg),
+    "push_to_hub": (*OF_AN_AGENT, hub_metadata, ffmpeg),
+    "load_from_hub": (gym_packages, hub_errors),
 }
 """What each command needs."""
 

@@ -185,6 +185,29 @@ def critic_of(policy: MlpPolicy) -> Any:
     return policy.value_net, policy.return_normalizer, lambda: policy.predict_values(observations)
 
 
+class BatchNormExtractor(nn.Sequential):
+    """No linear layer takes what is normalised: none can make up for new statistics."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(nn.Flatten(), nn.BatchNorm1d(observation_space.shape[0]))
+        self.features_dim = observation_space.shape[0]
+
+
+class Residual(nn.Sequential):
+    """What is normalised goes into a linear layer, and past it."""
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        return inputs[:, :1] + super().forward(inputs)
+
+
+class ResidualPolicy(MlpPolicy):
+    """With an actor whose layers cannot make up for all of a change."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mlp_extractor.policy_net = Residual(*self.mlp_extractor.policy_net)
+
+
 def test_statistics_preserve_values() -> None:
     """PopArt: new statistics of the returns, the same values, which are of unit scale while the critic is fitted."""
     policy, _ = trained_policy()
@@ -313,31 +336,53 @@ POLICIES: dict[str, Any] = {
     "no_layers": {"policy_kwargs": {"net_arch": []}},
     "relu": {"policy_kwargs": {"net_arch": [8], "activation_fn": nn.ReLU}},
     "gsde": {"use_sde": True},
+    "batch_norm": {"policy_kwargs": {"net_arch": [8], "features_extractor_class": BatchNormExtractor}},
+    "residual": {"policy": ResidualPolicy},
 }
 
 
 @pytest.mark.parametrize("case", POLICIES)
-def test_new_statistics_leave_the_policy_where_it_was(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first layers make up for them, but in the very first update, before which nothing has been learned."""
+def test_new_statistics_move_the_policy_by_little(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a tenth of the step's KL divergence (a fifth at most), but in the first update, before which nothing is learned."""
 
-    def compare(model: Any, evaluator: Any, rollout: Any, *args: Any) -> float:
-        policy = model.policy
-        before = evaluator.as_it_acts(rollout.observations, rollout.actions)
-        values, std = policy.predict_values(rollout.observations), policy.observation_normalizer.std.clone()
-        before = before.without_graph()
-        kl = update_observation_statistics(model, evaluator, rollout, *args)
+    def compare(model: Any, evaluator: Any, rollout: Any, acted: Any, moved: Any, is_untrained: bool) -> float:
+        std = model.policy.observation_normalizer.std.clone()
+        before = evaluator.as_it_acts(rollout.observations, rollout.actions).without_graph()
+        kl = update_observation_statistics(model, evaluator, rollout, acted, moved, is_untrained)
         after = evaluator.as_it_acts(rollout.observations, rollout.actions)
-        assert not th.equal(std, policy.observation_normalizer.std)
-        moved.append(before.kl(after))
-        values_moved.append((policy.predict_values(rollout.observations) - values).abs().max().item() / values.std().item())
+        assert kl == pytest.approx(acted.kl(after), rel=1e-4, abs=1e-6)
+        changed.append(not th.equal(std, model.policy.observation_normalizer.std))
+        shares.append(before.kl(after) / acted.kl(before))
         return kl
 
-    moved: list[float] = []
-    values_moved: list[float] = []
+    shares: list[float] = []
+    changed: list[bool] = []
     monkeypatch.setattr(natural_actor_critic, "update_observation_statistics", compare)
-    make("smac", vec_env(), target_kl=0.01, **POLICIES[case]).learn(4 * 64)
-    assert len(moved) == 4 and moved[0] > 1e-6
-    assert max(moved[1:]) < 1e-9 and max(values_moved[1:]) < 1e-3
+    make("smac", vec_env(), **{"target_kl": 0.01, **POLICIES[case]}).learn(4 * 64)
+    assert changed == [True] * 4
+    assert shares[0] > 0.1 and max(shares[1:]) < 0.21
+
+
+def test_folding_keeps_what_a_layer_puts_out() -> None:
+    """All of a change, none of it, and a dimension whose deviation grows more than tenfold, which is left alone."""
+    generator = th.Generator().manual_seed(0)
+    samples = th.randn(200, 3, generator=generator) * th.tensor([1.0, 5.0, 1e-3]) + th.tensor([0.0, 30.0, 1.0])
+    normalizer, layer = ObservationNormalizer((3,)), nn.Linear(3, 4)
+    normalizer.update(samples)
+    before, outputs = copy.deepcopy(normalizer), layer(normalizer(samples)).detach()
+    normalizer.update(2 + 1.5 * samples)
+    weight = layer.weight.detach().clone()
+    with th.no_grad():
+        normalizer.fold(before, 1.0, [layer])
+        assert layer.weight.numpy() == pytest.approx(weight.numpy(), rel=1e-6)
+        normalizer.fold(before, 0.0, [layer])
+    folded = (normalizer.std <= 10 * before.std).tolist()
+    assert folded == [True, True, False]
+    assert th.equal(layer.weight[:, 2], weight[:, 2]) and not th.equal(layer.weight[:, :2], weight[:, :2])
+    with th.no_grad():  # without the third
+        layer.weight[:, 2] = 0
+        change = layer(normalizer(samples)) - (outputs - before(samples)[:, 2:] * weight[:, 2])
+    assert change.abs().max() < 1e-4
 
 
 @every_algorithm

@@ -97,7 +97,8 @@ def assert_same_training(
         assert is_finite(model) and not is_same(start["policy"], results[-1][1]["policy"])
         assert model.policy not in FAST_FORWARDS
         if len(results) == 2 and not falls_back:
-            assert history.plain == {True} and sb3_forward.call_count == 0
+            # a policy that has been changed since it acted is asked once more how it acts
+            assert history.plain == {True} and sb3_forward.call_count <= (0 if on_step is None else rollouts)
         if len(results) == 1:
             assert history.plain == {False} and sb3_forward.call_count >= rollouts * model.n_steps
     assert is_same(*results)
@@ -705,8 +706,8 @@ def test_hooks_of_modules_are_called(module: str) -> None:
             model.learn(32)
         counts.append(len(calls))
     assert counts[0] == counts[1]
-    # action_dist is no module, and nothing else of these lies idle
-    assert counts[0] > 0 or module in ("mlp_extractor", "pi_features_extractor", "vf_features_extractor")
+    # action_dist is no module, statistics of returns are no layer, and nothing else of these lies idle
+    assert counts[0] > 0 or module in ("mlp_extractor", "pi_features_extractor", "vf_features_extractor", "return_normalizer")
     assert PlainPolicy.of(model.policy) is None and not is_samplewise(model.policy)
     handle.remove()
     assert PlainPolicy.of(model.policy) is not None and is_samplewise(model.policy)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import sb3_smac
+
+CHECKOUT = Path(sb3_smac.__file__).parents[1]  # the package that is tested, wherever another one may be installed
+HELPERS = Path(__file__).parent / "helpers"
 ENVIRONMENT = {
     **os.environ,
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parent / "helpers"),
+    "PYTHONPATH": os.pathsep.join((str(HELPERS), str(CHECKOUT))),
     "SDL_VIDEODRIVER": "dummy",
     "TRUST_REMOTE_CODE": "True",
 }

@@ -13,7 +13,7 @@ pytest.importorskip("envpool")
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_smac.common.envpool_vec_env import EnvPoolVecEnv
+from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.zoo.__main__ import main
 from sb3_smac.zoo.exp_manager import ExperimentManager
 
@@ -116,6 +116,10 @@ def test_search(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["vec_env:'envpool'", "env_wrapper:{'sb3_smac.zoo.wrappers.time_limit': {'max_step': 5}}"],
+            "env_wrapper has no argument 'max_step' of time_limit; did you mean 'max_episode_steps'?",
+        ),
+        (
+            ["vec_env:'envpool'", "env_kwargs:{'max_step': 5}"],
             "'max_step' is no option of EnvPool's CartPole-v1",
         ),
         (
