@@ -65,3 +65,7 @@ reports: $(VENV)/installed ## Write the report of every published study into its
 .PHONY: notebooks
 notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (one to two minutes)
 	$(BIN)/python notebooks/execute.py
+
+.PHONY: docs
+docs: $(VENV)/installed ## Build the documentation into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml

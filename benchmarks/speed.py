@@ -45,10 +45,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
+from sb3_smac.common.actor_batch import make_actor_batch
+from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.common.natural_actor_critic import NaturalActorCritic
-from sb3_smac.fast.plain_policy import PlainPolicy, plain_forward
 from sb3_smac.common.policies import NormalizingPolicy
 from sb3_smac.envs import EnvPoolVecEnv
+from sb3_smac.fast.plain_policy import PlainPolicy, plain_forward
 from sb3_smac.maths import assign, flat_gradient, flatten
 
 RESULTS = Path(__file__).parent / "results" / "speed"
@@ -257,8 +259,7 @@ def build(algorithm: Algorithm, env: gym.Env, size: int, hidden: Sequence[int], 
 
 def actor_step(model: NaturalActorCritic, data: Data) -> None:
     """One step of ours: the batch with its policy gradient, the direction, the move."""
-    model._actor_metrics.clear()
-    batch = model._actor_batch(*data)
+    batch = make_actor_batch(Evaluator(model.policy), model.actor_parameters, *data)
     direction = model.actor_direction(batch)
     assign(batch.parameters, flatten(batch.parameters), direction, STEP_SIZE)
     if direction.is_cuda:
@@ -293,13 +294,13 @@ class MaterialisedSolve:
     """
     The step of ``SMAC(fisher_rank="full")`` with the N x d matrix of scores formed.
 
-    :param model: an algorithm with a Gaussian policy and a damping
+    :param model: ``SMAC(fisher_rank="full")`` with a Gaussian policy
     """
 
     def __init__(self, model: Any) -> None:
         policy = model.policy
         network = nn.Sequential(*policy.mlp_extractor.policy_net, policy.action_net)
-        self.damping = model.damping
+        self.damping = model._damping_of(1, 1)
         self.parameters = {**dict(network.named_parameters()), "log_std": policy.log_std}
 
         def log_prob(parameters: dict[str, th.Tensor], observation: th.Tensor, action: th.Tensor) -> th.Tensor:
@@ -378,11 +379,13 @@ class SingleSampleRun:
         unused = th.zeros_like(data.advantages)
         self.rollout = RolloutBufferSamples(data.observations, data.actions, unused, unused, data.advantages, unused)
         self.start = flatten(model.actor_parameters)
+        self.evaluator = Evaluator(model.policy)
+        self.acted = self.evaluator.as_it_acts(data.observations, data.actions)
 
     def __call__(self) -> None:
         assign(self.model.actor_parameters, self.start)
-        self.model._actor_metrics.clear()
-        self.steps(self.model, self.rollout, self.advantages)
+        self.model._metrics.clear()
+        self.steps(self.model, self.evaluator, self.rollout, self.advantages, self.acted)
 
     @property
     def move(self) -> th.Tensor:
@@ -430,7 +433,7 @@ def measure_forward(options: argparse.Namespace) -> list[Table]:
                 observations = th.as_tensor(env.reset())
                 env.close()
                 if normalized:
-                    policy.update_observation_statistics(th.randn(100, *observations.shape[1:]))
+                    policy.observation_normalizer.update(th.randn(100, *observations.shape[1:]))
                 assert PlainPolicy.of(policy) is not None
                 plain = copy.deepcopy(policy)
                 functions = {"SB3": partial(policy.forward, observations), "plain": partial(plain.forward, observations)}

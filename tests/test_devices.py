@@ -18,7 +18,7 @@ from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.critic import fit_critic
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.fast.plain_policy import PlainPolicy
-from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
+from tests.algorithms import SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
 from tests.dense_reference import collect
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,))
@@ -136,7 +136,7 @@ def test_minibatches_of_the_critic_wait_for_nothing(policy: str, max_grad_norm: 
     """However many there are: a number is read when they are all done."""
     arguments = {**POLICIES[policy], "max_grad_norm": max_grad_norm}
     once, few = synchronisations_of_the_critic(1, **arguments)
-    often, many = synchronisations_of_the_critic(6, **arguments)
+    often, many = synchronisations_of_the_critic(12, **arguments)
     assert often == once
     assert many > 3 * few  # there was more to do, and it was seen
 
@@ -260,4 +260,3 @@ def test_scores_that_are_formed_are_seen() -> None:
 def test_the_policies_of_this_file_are_what_they_are_called() -> None:
     for name, arguments in POLICIES.items():
         assert (PlainPolicy.of(sample_model(**arguments).policy) is not None) is name.startswith("plain"), name
-    assert set(TABLE) >= {"smac", "smac_full", "accg", "acsgd", "acadam"}

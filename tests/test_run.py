@@ -195,7 +195,7 @@ def test_rollout_buffer_class(algo: str) -> None:
     assert isinstance(model.rollout_buffer, Counting) and model.rollout_buffer.added == 1032
     with pytest.raises(ValueError, match="rollout_buffer_kwargs: RolloutBuffer has no argument 'no_such_argument'"):
         make(algo, rollout_buffer_kwargs={"no_such_argument": 1})
-    with pytest.raises(ValueError, match="policy_kwargs: .* has no argument 'net_arhc': did you mean 'net_arch'"):
+    with pytest.raises(ValueError, match=r"policy_kwargs: .* has no argument 'net_arhc': did you mean 'net_arch'"):
         make(algo, policy_kwargs={"net_arhc": [8]})
     with pytest.raises(AssertionError, match="DictRolloutBuffer must be used with Dict obs space only"):
         make(algo, rollout_buffer_class=DictRolloutBuffer)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch as th
 
+from sb3_smac.common.actor_batch import make_actor_batch
+from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.maths import unflatten
 
 pytest.importorskip("matplotlib")
@@ -59,7 +61,9 @@ def test_hidden_width(speed: ModuleType) -> None:
 def test_materialised_scores_give_the_full_step(speed: ModuleType) -> None:
     data = speed.Data.random(50, OBSERVATION_SIZE, ACTION_SIZE)
     model = speed.build(speed.STEPS["SMAC, full"], speed.Spaces(OBSERVATION_SIZE, ACTION_SIZE), 50, HIDDEN)
-    direction = unflatten(model.actor_direction(model._actor_batch(*data)), model.actor_parameters)
+    direction = unflatten(
+        model.actor_direction(make_actor_batch(Evaluator(model.policy), model.actor_parameters, *data)), model.actor_parameters
+    )
     solve = speed.MaterialisedSolve(model)
     materialised = unflatten(solve.direction(data), list(solve.parameters.values()))
     expected = dict(zip(model.actor_parameters, direction, strict=True))

@@ -12,7 +12,6 @@ from stable_baselines3.common.logger import HParam
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from sb3_smac import SMAC
 from tests.algorithms import TABLE, every_algorithm, make
 from tests.test_logger import ROLLOUT_KEYS, TRAIN_KEYS
 
@@ -61,18 +60,27 @@ def test_keys_and_hyperparameters(algo: str, tmp_path: Path) -> None:
     assert (shown["gamma"].number_value, shown["n_steps"].number_value) == (0.99, 32)
 
 
-def test_the_example_of_the_readme(tmp_path: Path) -> None:
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     """Its callback, as printed there, puts what it promises into the event file; the last line, which trains, is ours."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "HParam(" in block)
+    page = (Path(__file__).parents[1] / "docs" / "pages" / "tensorboard.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "HParam(" in block)
     tree = ast.parse(example)
     tree.body.pop()
+<<<<<<< HEAD
     namespace: dict[str, Any] = {"__name__": "readme"}
     exec(compile(tree, "README.md", "exec"), namespace)
     (callback,) = (value for value in namespace.values() if getattr(value, "__module__", None) == "readme")
+    make("smac", tensorboard_log=str(tmp_path), damping=0.3).learn(32, callback=callback())
+    shown = hyperparameters_in(events(tmp_path / "SMAC_1"))
+    assert shown["damping"].number_value == 0.3
+=======
+    namespace: dict[str, Any] = {"__name__": "page"}
+    exec(compile(tree, "tensorboard.md", "exec"), namespace)
+    (callback,) = (value for value in namespace.values() if getattr(value, "__module__", None) == "page")
     make("smac", tensorboard_log=str(tmp_path)).learn(32, callback=callback())
     shown = hyperparameters_in(events(tmp_path / "SMAC_1"))
-    assert shown["damping"].number_value == SMAC("MlpPolicy", "Pendulum-v1").damping
+    assert shown["target_kl"].number_value == SMAC("MlpPolicy", "Pendulum-v1").target_kl
+>>>>>>> docs2
 
 
 @every_algorithm

@@ -36,7 +36,7 @@ class ACAdam(NaturalActorCritic):
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         target_kl: ScheduleLike | None = None,
-        line_search: bool = False,
+        line_search: bool | None = False,
         critic_learning_rate: ScheduleLike = 1e-3,
         critic_optimizer: CriticOptimizer = "adam",
         critic_damping: float = 0.1,

@@ -30,6 +30,7 @@ class ACCG(NaturalActorCritic):
     :param damping: Damping λ > 0 of the Fisher
     :param cg_max_steps: Largest number of conjugate gradient iterations (one Fisher-vector product each)
     :param cg_tolerance: Relative residual ``‖g − (F + λI) x‖ / ‖g‖`` at which they stop
+
     The other arguments are those of :class:`~sb3_smac.common.natural_actor_critic.NaturalActorCritic`.
     """
 
@@ -46,7 +47,7 @@ class ACCG(NaturalActorCritic):
         cg_max_steps: int = 10,
         cg_tolerance: float = 1e-5,
         target_kl: ScheduleLike | None = 0.05,
-        line_search: bool = False,
+        line_search: bool | None = False,
         critic_learning_rate: ScheduleLike = 1e-3,
         critic_optimizer: CriticOptimizer = "adam",
         critic_damping: float = 0.1,

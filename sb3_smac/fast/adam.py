@@ -29,7 +29,7 @@ class FlatAdam:
             th.cat([state[name].flatten() for state in states]) if states[0] else th.zeros_like(self._vector)
             for name in ("exp_avg", "exp_avg_sq")
         ]
-        self._step = states[0]["step"].clone() if states[0] else th.zeros(())
+        self._step = states[0]["step"].clone() if states[0] else self._vector.new_zeros(())
         self._group = optimizer.param_groups[0]
         views = zip(parameters, self._views(self._vector), self._views(self.gradient), strict=True)
         for parameter, data, gradient in views:

@@ -81,6 +81,7 @@ class Mlp:
             activations.append(output)
         return activations
 
+    @th.no_grad()
     def output_gradients(self, activations: Sequence[th.Tensor], gradient: th.Tensor) -> list[th.Tensor]:
         """
         Backpropagation: from the derivative of a number with respect to the network's output, its derivatives
@@ -98,6 +99,7 @@ class Mlp:
                 gradient = delta @ layer.weight
         return deltas[::-1]
 
+    @th.no_grad()
     def parameter_gradients(
         self, activations: Sequence[th.Tensor], deltas: Sequence[th.Tensor], out: Sequence[th.Tensor] | None = None
     ) -> list[th.Tensor]:
@@ -115,6 +117,7 @@ class Mlp:
                 th.sum(delta, dim=0, out=next(remaining))
         return results
 
+    @th.no_grad()
     def directional_derivative(self, activations: Sequence[th.Tensor], tangents: Sequence[th.Tensor]) -> th.Tensor:
         """
         ``J v``: how fast the output of each sample changes when the parameters move along v.

@@ -37,6 +37,7 @@ class SMAC(NaturalActorCritic):
         actor batch (less where the last batch of a rollout is smaller).
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO; ``None``: only for ``fisher_rank`` above 1
+
     The other arguments are those of :class:`~sb3_smac.common.natural_actor_critic.NaturalActorCritic`.
     """
 

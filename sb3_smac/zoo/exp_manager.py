@@ -101,6 +101,11 @@ class ExperimentManager(exp_manager.ExperimentManager):
             self.env_name = given
         if "policy" in (self.custom_hyperparams or {}):
             self._policy_is_open = False
+        for entry in (hyperparams, saved):
+            if self.algo in ALGORITHMS:
+                entry.update({name: settings.number(value) for name, value in entry.items()})
+            if self.n_timesteps > 0:
+                entry.setdefault("n_timesteps", self.n_timesteps)  # the Zoo, and its benchmark, must find it
         return hyperparams, saved
 
     def load_trial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -122,9 +127,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list, Any]:
         hyperparams = settings.check(self.algo, hyperparams, f"{self.env_name} in {self.config}, or -params")
-        if self.n_timesteps > 0:
-            hyperparams.setdefault("n_timesteps", self.n_timesteps)
-        elif "n_timesteps" not in hyperparams:
+        if "n_timesteps" not in hyperparams:
             raise ValueError(f"n_timesteps is neither in {self.env_name}'s entry of {self.config} nor given (-n)")
         vec_env = hyperparams.pop("vec_env", None)
         if vec_env == "envpool":

@@ -37,12 +37,11 @@ def check(algo: str, hyperparams: dict[str, Any], place: str) -> dict[str, Any]:
     :param algo: algorithm's key
     :param hyperparams: the entry
     :param place: where it is from, for the errors
-    :return: the entry with Python in strings evaluated, and ``1e-3`` and the like, which YAML takes for strings, made numbers
+    :return: the entry with Python in strings evaluated
     :raises ValueError: naming the key, what it holds and what is accepted
     """
     hyperparams = dict(hyperparams)
     if algo in ALGORITHMS:
-        hyperparams = {name: _number(value) for name, value in hyperparams.items()}
         _check_names(algo, hyperparams, place)
         _check_policy(hyperparams)
     checks.integer("n_envs", hyperparams.get("n_envs", 1), minimum=1)
@@ -50,9 +49,11 @@ def check(algo: str, hyperparams: dict[str, Any], place: str) -> dict[str, Any]:
     if "n_timesteps" in hyperparams:
         checks.number("n_timesteps", hyperparams["n_timesteps"], minimum=1)
     checks.choice("vec_env", hyperparams.get("vec_env"), (None, "dummy", "subproc", "envpool"))
-    for name in ("policy_kwargs", "monitor_kwargs", "env_kwargs"):
+    for name in ("policy_kwargs", "monitor_kwargs"):
         if hyperparams.get(name) is not None:
             hyperparams[name] = _dictionary(name, hyperparams[name])
+    if not isinstance(hyperparams.get("env_kwargs", {}), dict):  # the Zoo evaluates no string here
+        raise ValueError(f"env_kwargs must be a dict, got {hyperparams['env_kwargs']!r}")
     if not isinstance(hyperparams.get("normalize", False), bool):
         hyperparams["normalize"] = _dictionary("normalize", hyperparams["normalize"], besides="True, False or ")
         known_arguments("normalize", VecNormalize, hyperparams["normalize"])
@@ -133,7 +134,11 @@ def known_arguments(
             raise ValueError(f"{key} has no argument {name!r} of {function.__name__}{hint(name, accepted)}")
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """
+    :param value: a value of an entry
+    :return: a number for ``1e-3`` and the like, which YAML 1.1 takes for strings; all else as it is
+    """
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 

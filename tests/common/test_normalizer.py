@@ -147,6 +147,7 @@ def test_one_iteration_sees_one_set_of_statistics(algo: str) -> None:
 
     model.train = train_and_keep  # type: ignore[method-assign]
     model.learn(4 * 64)
+
     def statistics(n_rollouts: int) -> tuple[float, ...]:
         so_far = np.concatenate(rollouts[:n_rollouts]) if n_rollouts else np.array([[-1.0] * 3, [1.0] * 3])
         return (*so_far.mean(axis=0), *so_far.var(axis=0))

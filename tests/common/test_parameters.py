@@ -17,7 +17,7 @@ from sb3_smac import ACCG, ACSGD, SMAC, ACAdam
 from sb3_smac.common.parameters import restored_on_error, split_parameters
 from sb3_smac.common.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_smac.common.steps import ActorStep
-from tests.dense_reference import CASES, actor, collect, critic, every_space, make_model, make_policy, train
+from tests.dense_reference import actor, collect, critic, every_space, make_model, make_policy, train
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
@@ -284,7 +284,7 @@ def test_all_of_a_part_may_be_frozen_later(algorithm: type, part: Callable) -> N
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_restored_on_error(error: type[BaseException]) -> None:
-    """Parameters, optimizer and the step's memory as they were, in place: whoever holds a parameter still holds the policy's."""
+    """All as it was, the step's memory, too, and in place: whoever holds a parameter still holds the policy's."""
     policy = build(net_arch=[])
     optimizer, actor_step = th.optim.Adam(policy.parameters(), lr=0.1), ActorStep()
     actor_step.curvature = 1.0
@@ -304,9 +304,3 @@ def test_restored_on_error(error: type[BaseException]) -> None:
     with restored_on_error(policy, actor_step, optimizer):
         step()
     assert str(policy.state_dict()) != str(before[0])
-
-
-def test_cases_cover_every_action_space() -> None:
-    """The tables of these tests would otherwise prove less than they say."""
-    kinds = {type(case.action_space) for case in CASES.values()}
-    assert kinds == {spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary}

@@ -1,8 +1,6 @@
 """Everything is the same with the fast paths and without them (``sb3_smac.fast.enabled``)."""
 
-import os
-import subprocess
-import sys
+import importlib
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_smac import NaturalActorCritic, fast
 from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import flatten
-from tests.algorithms import every_algorithm, is_same, make
+from tests.algorithms import TABLE, every_algorithm, is_same, make
 from tests.dense_reference import assert_close, collect
 
 every_env = pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
@@ -45,9 +43,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fixed": {"target_kl": None},
     # fixed: a search that stops within 10 % of the target may stop elsewhere after a few steps' rounding
     "minibatches": {"batch_size": 12, "target_kl": None},
-    "single_sample": {"batch_size": 1, "target_kl": None, "fisher_rank": 1},
     "gauss_newton": {"critic_optimizer": "gauss_newton"},
 }
+CASES = [(algo, variant) for algo in TABLE for variant in VARIANTS] + [("smac", "single_sample")]
+VARIANTS["single_sample"] = {"batch_size": 1, "target_kl": None}
 
 
 def trained(algo: str, env: str, arguments: dict[str, Any], enabled: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -63,15 +62,11 @@ def trained(algo: str, env: str, arguments: dict[str, Any], enabled: bool, monke
     return flatten(model.actor_parameters) - start[0], flatten(model.critic_parameters) - start[1]
 
 
-@every_algorithm
 @every_env
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("algo", "variant"), CASES)
 def test_trainings_are_equal_to_rounding(algo: str, env: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Float32's: within an update, sums are taken in another order."""
-    arguments = dict(VARIANTS[variant])
-    if not algo.startswith("smac"):
-        arguments.pop("fisher_rank", None)
-    with_fast, without = (trained(algo, env, arguments, enabled, monkeypatch) for enabled in (True, False))
+    with_fast, without = (trained(algo, env, VARIANTS[variant], enabled, monkeypatch) for enabled in (True, False))
     for ours, theirs in zip(with_fast, without, strict=True):
         assert theirs.norm() > 1e-4
         assert_close(ours, theirs, relative=2e-3)
@@ -84,9 +79,10 @@ def test_the_switch_is_one(switch: bool) -> None:
 
 
 @pytest.mark.parametrize(("value", "enabled"), [(None, True), ("1", True), ("0", False)])
-def test_environment_variable(value: str | None, enabled: bool) -> None:
-    environment = {key: content for key, content in os.environ.items() if key != "SB3_SMAC_FAST"}
-    environment.update({} if value is None else {"SB3_SMAC_FAST": value})
-    code = "import sb3_smac.fast; print(sb3_smac.fast.enabled)"
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == str(enabled)
+def test_environment_variable(value: str | None, enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "enabled", fast.enabled)  # what it is afterwards
+    if value is None:
+        monkeypatch.delenv("SB3_SMAC_FAST", raising=False)
+    else:
+        monkeypatch.setenv("SB3_SMAC_FAST", value)
+    assert importlib.reload(fast).enabled is enabled

@@ -12,8 +12,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from torch import nn
 
 from sb3_smac.common.parameters import split_parameters
-from sb3_smac.fast.plain_policy import scale_calls
 from sb3_smac.common.policies import CnnPolicy, MultiInputPolicy
+from sb3_smac.fast.plain_policy import scale_calls
 from sb3_smac.maths import LayerRecorder, ScaleCall, Scores
 from sb3_smac.maths import scores as scores_module
 from tests.dense_reference import BOX, CASES, DoublePolicy, assert_close, jacobian, make_policy

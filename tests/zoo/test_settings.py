@@ -72,7 +72,8 @@ WRONG = [
     ("policy", "sb3_smac.common.policies.MlpPolcy", "sb3_smac.common.policies has no 'MlpPolcy'; did you mean 'MlpPolicy'?"),
     ("policy_kwargs", "dict(net_arch=[64)", "policy_kwargs must be a dict, or Python for one such as 'dict(a=1)', got"),
     ("policy_kwargs", "dict(activation_fn=nn.Relu)", "got 'dict(activation_fn=nn.Relu)' (AttributeError: "),
-    ("env_kwargs", 3, "env_kwargs must be a dict, or Python for one such as 'dict(a=1)', got 3"),
+    ("env_kwargs", 3, "env_kwargs must be a dict, got 3"),
+    ("env_kwargs", "dict(a=1)", "env_kwargs must be a dict, got 'dict(a=1)'"),
     (
         "monitor_kwargs",
         {"info_keyword": ()},
@@ -125,14 +126,15 @@ def test_how_long_is_needed() -> None:
     with pytest.raises(ValueError, match=r"n_timesteps is neither in CartPole-v1's entry of mine.yml nor given"):
         main([*TRAIN[:5], "-conf", "mine.yml"])
     assert main([*TRAIN, "-conf", "mine.yml"]) == 0  # with -n; and without a policy, the one that fits
+    assert "n_timesteps\n    - 32" in Path("logs/smac/CartPole-v1_1/CartPole-v1/config.yml").read_text()
 
 
 def test_numbers_that_yaml_takes_for_strings() -> None:
     """YAML 1.1 wants ``1.0e-3``; everybody writes ``1e-3``."""
     Path("mine.yml").write_text(
-        "CartPole-v1: {policy: MlpPolicy, n_timesteps: 32, n_steps: 16, learning_rate: 1e-3, target_kl: 2e-2, damping: 5E-1}"
+        "CartPole-v1: {policy: MlpPolicy, n_timesteps: 3e1, n_steps: 16, learning_rate: 1e-3, target_kl: 2e-2, damping: 5E-1}"
     )
-    assert main([*TRAIN, "-conf", "mine.yml"]) == 0
+    assert main([*TRAIN[:5], "--eval-freq", "-1", "-conf", "mine.yml"]) == 0
     model = ALGORITHMS["smac"].load("logs/smac/CartPole-v1_1/CartPole-v1.zip")
     assert (model.learning_rate, model.target_kl, model.damping) == (0.001, 0.02, 0.5)
 

@@ -1,0 +1,178 @@
+"""The pages of the documentation: they build, their links lead somewhere, their examples run, and they name every key."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote
+
+import gymnasium as gym
+import pytest
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sb3_smac import ALGORITHMS
+from tests.algorithms import TABLE, make
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted((DOCS / "pages").rglob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+GONE = {
+    *("benchmarks/search_defaults.py", "benchmarks/variants.py", "benchmarks/gains.py", "sb3_smac/benchmark/tune.py"),
+    *("docs/benchmark/ppo_continuous_action.md", "docs/modules/trpo.md"),  # of other projects
+}
+"""What the documents name as code of an earlier commit, or of others."""
+
+FENCE = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of the headings, as GitHub and Python-Markdown make them where they agree."""
+    headings = re.findall(r"^#+ +(.*)$", FENCE.sub("", path.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def links(path: Path) -> Iterator[str]:
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", path.read_text(encoding="utf-8")))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            yield unquote(target)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_links(path: Path) -> None:
+    """Every relative link leads to a file, and its anchor to a heading of it."""
+    for link in links(path):
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.is_file(), link
+        if DOCS in path.parents:
+            assert DOCS / "pages" in target.parents, f"{link} is outside the site"
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    configuration = (DOCS / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"[\w/]+\.md", configuration)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS / "pages")) for page in PAGES)
+
+
+def test_every_image_is_shown() -> None:
+    shown = {(path.parent / link).resolve() for path in TEXTS for link in links(path) if link.endswith(".png")}
+    assert shown == {image.resolve() for image in (DOCS / "pages" / "images").iterdir()}
+
+
+def examples() -> Iterator[object]:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for index, found in enumerate(re.finditer(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)):
+            if not text[: found.start()].rstrip().endswith("-->"):  # <!-- not run: why -->
+                yield pytest.param(found[1], id=f"{page.relative_to(DOCS / 'pages')}-{index}")
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs as it stands, with a smaller budget, and what it trains has been updated."""
+    if "EnvPool" in example:
+        pytest.importorskip("envpool")
+    monkeypatch.chdir(tmp_path)
+    smaller, count = re.subn(r"\.learn\([\d_]+", ".learn(1", example)
+    assert count
+    trained = []
+    learn = OnPolicyAlgorithm.learn
+    monkeypatch.setattr(
+        OnPolicyAlgorithm, "learn", lambda model, *given, **named: trained.append(model) or learn(model, *given, **named)
+    )
+    exec(smaller, {"__name__": "documentation"})
+    assert trained
+    expected = 0 if "NonFiniteError" in example else 1
+    assert all(model._n_updates >= expected for model in trained)
+
+
+def documented_keys() -> list[str]:
+    """Keys of the tables of the TensorBoard page."""
+    text = (DOCS / "pages" / "tensorboard.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `((?:train|rollout|time)/\w+)` \|", text, flags=re.MULTILINE)
+
+
+def test_tensorboard_keys(tmp_path: Path) -> None:
+    """What short trainings of all algorithms write is what the page explains: no key more, none less."""
+    written: set[str] = set()
+    for algo in TABLE:
+        env = gym.make("Pendulum-v1", max_episode_steps=10)
+        make(algo, env, tensorboard_log=str(tmp_path / algo)).learn(96)
+        (folder,) = (tmp_path / algo).iterdir()
+        read = EventAccumulator(str(folder))
+        read.Reload()
+        written |= set(read.Tags()["scalars"])
+    documented = documented_keys()
+    assert len(documented) == len(set(documented))
+    assert set(documented) == written
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None or find_spec("mkdocstrings") is None, reason="no MkDocs (the extra [docs])")
+def test_strict_build(tmp_path: Path) -> None:
+    """As `make docs` does it: a warning is an error. Every page has its text, and the API its docstrings."""
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--config-file",
+        DOCS / "mkdocs.yml",
+        "--site-dir",
+        tmp_path,
+    ]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    api = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
+    assert all(cls.__name__ in api for cls in ALGORITHMS.values())
+    assert "damping" in api and ":class:" not in api
+
+
+def test_nothing_of_the_workshop() -> None:
+    """The documents are for readers who know no machine but theirs."""
+    for path in TEXTS:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"/work/|/root/|/home/|/tmp/", text), path
+
+
+def shell() -> str:
+    """All shell snippets, and what stands between backticks."""
+    texts = [path.read_text(encoding="utf-8") for path in TEXTS]
+    return "\n".join(
+        line for text in texts for line in [*re.findall(r"`([^`\n]+)`", FENCE.sub("", text)), *FENCE.findall(text)]
+    )
+
+
+def test_benchmark_commands() -> None:
+    """Commands and studies that the documents name are there, and so are the entries and tasks that they choose."""
+    main = pytest.importorskip("sb3_smac.benchmark.__main__")
+    study = pytest.importorskip("sb3_smac.benchmark.study")
+    load = cache(lambda name: study.load(study.find(name)))
+    named = re.findall(r"python -m sb3_smac\.benchmark (\w+) (\w+)([^#\n]*)", shell())
+    assert named
+    for command, name, options in named:
+        assert command in main.COMMANDS or command == "tune"  # of an earlier commit
+        loaded = load(name)
+        assert set(re.findall(r"--task (\S+)", options)) <= set(loaded.tasks)
+        assert set(re.findall(r"--algorithm (\S+)", options)) <= set(loaded.algorithms)
+
+
+def test_targets_scripts_and_files() -> None:
+    """Every make target, script and folder of the repository that the documents name is there."""
+    text = shell()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    for path in re.findall(r"\b(?:benchmarks|docs|notebooks|tests|sb3_smac|zoo_hyperparams)/[\w./-]*\w", text):
+        assert (ROOT / path).exists() or path in GONE, path
