@@ -252,6 +252,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         :raises ValueError: if an argument is unknown or out of its range
         """
         arguments.check_names(cls, kwargs)
+        if "stats_window_size" in kwargs:  # the one argument that is kept under another name
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def collect_rollouts(
