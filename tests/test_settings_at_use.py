@@ -396,7 +396,9 @@ def test_training_beyond_the_end_goes_up_the_gradient(algo: str, schedule: str) 
     def scheduled(value: float) -> Any:
         return f"lin_{value}" if schedule == "lin" else lambda progress: progress * value
 
-    model = make(algo, Bandit(), n_steps=256, target_kl=None, learning_rate=scheduled(2.0), critic_learning_rate=scheduled(0.01))
+    model = make(
+        algo, Bandit(), n_steps=256, target_kl=None, learning_rate=scheduled(2.0), critic_learning_rate=scheduled(0.01)
+    )
     observation = th.ones(1, 1)
 
     def probability() -> float:

@@ -15,7 +15,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_smac import NaturalActorCritic
 from sb3_smac.common.evaluation import Evaluation
 from sb3_smac.common.trust_region import frozen, mean_kl
-from tests import own_policies
 from tests.algorithms import every_algorithm, is_finite, is_same, make
 from tests.own_policies import CASES
 
@@ -264,5 +263,3 @@ def test_adams_moments_follow_the_folded_layers(algo: str) -> None:
     measure = Measure()
     model.learn(6 * STEPS, callback=measure, reset_num_timesteps=False)
     assert max(measure.measured) < 0.05
-
-
