@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import HParam
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from sb3_smac import SMAC
 from tests.algorithms import TABLE, every_algorithm, make
 from tests.test_logger import ROLLOUT_KEYS, TRAIN_KEYS
 
