@@ -43,7 +43,9 @@ class CallableSchedule:
         return float(self.schedule(progress_remaining))
 
 
-def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive: bool = False) -> Schedule:
+def to_schedule(
+    value: ScheduleLike, name: str, minimum: float = 0.0, exclusive: bool = False
+) -> Schedule:
     """
     Turn a number, a schedule or the RL Zoo's ``"lin_x"`` into a schedule.
 
@@ -54,9 +56,7 @@ def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive:
     :return: a schedule whose output is a Python float
     :raises ValueError: if ``value`` is none of these or starts below the minimum
     """
-    accepted = (
-        f"a finite number {'>' if exclusive else '>='} {minimum:g}, a schedule (callable) or a string such as 'lin_0.001'"
-    )
+    accepted = f"a finite number {'>' if exclusive else '>='} {minimum:g}, a schedule (callable) or a string such as 'lin_0.001'"
     error = ValueError(f"{name} must be {accepted}, got {value!r}")
     schedule: Schedule
     try:
@@ -66,12 +66,12 @@ def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive:
             if not value.startswith(LINEAR_PREFIX):
                 raise error
             schedule = LinearSchedule(float(value[len(LINEAR_PREFIX) :]))
-        elif isinstance(value, bool):
+        elif isinstance(value, bool | bytes):
             raise error
         else:
             schedule = ConstantSchedule(float(value))
         start = schedule(1.0)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise error from None
     if not math.isfinite(start) or start < minimum or (exclusive and start == minimum):
         raise error
