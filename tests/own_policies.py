@@ -10,10 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.envs import FakeImageEnv
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    FlattenExtractor,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from torch import nn
 
 from sb3_smac.smac import MlpPolicy
@@ -34,28 +31,14 @@ class _Own:
     def forward(self, obs: th.Tensor, deterministic: bool = False) -> Outputs:
         distribution = self.own_distribution(obs)
         actions = distribution.get_actions(deterministic=deterministic)
-        return (
-            actions.reshape((-1, *self.action_space.shape)),
-            self.own_values(obs),
-            distribution.log_prob(actions),
-        )
+        return (actions.reshape((-1, *self.action_space.shape)), self.own_values(obs), distribution.log_prob(actions))
 
-    def evaluate_actions(
-        self, obs: th.Tensor, actions: th.Tensor
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+    def evaluate_actions(self, obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         distribution = self.own_distribution(obs)
-        return (
-            self.own_values(obs),
-            distribution.log_prob(actions),
-            distribution.entropy(),
-        )
+        return (self.own_values(obs), distribution.log_prob(actions), distribution.entropy())
 
-    def _predict(
-        self, observation: th.Tensor, deterministic: bool = False
-    ) -> th.Tensor:
-        return self.own_distribution(observation).get_actions(
-            deterministic=deterministic
-        )
+    def _predict(self, observation: th.Tensor, deterministic: bool = False) -> th.Tensor:
+        return self.own_distribution(observation).get_actions(deterministic=deterministic)
 
 
 def _dist(policy: Any, latent: th.Tensor, output: th.Tensor) -> Distribution:
@@ -70,12 +53,8 @@ class _OwnNetwork(_Own):
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
         n_outputs = self.action_net.out_features
-        self.own_network = nn.Sequential(
-            nn.Linear(self.features_dim, 7), nn.Tanh(), nn.Linear(7, n_outputs)
-        )
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        self.own_network = nn.Sequential(nn.Linear(self.features_dim, 7), nn.Tanh(), nn.Linear(7, n_outputs))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def own_distribution(self, obs: th.Tensor) -> Distribution:
         return _dist(self, obs, self.own_network(obs.float().flatten(1)))
@@ -94,12 +73,8 @@ class _OwnValues(_OwnNetwork):
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
-        self.own_value_network = nn.Sequential(
-            nn.Linear(self.features_dim, 6), nn.Tanh(), nn.Linear(6, 1)
-        )
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        self.own_value_network = nn.Sequential(nn.Linear(self.features_dim, 6), nn.Tanh(), nn.Linear(6, 1))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def own_values(self, obs: th.Tensor) -> th.Tensor:
         return self.own_value_network(obs.float().flatten(1))
@@ -126,9 +101,7 @@ class FeaturesToOwnHead(_Own, MlpPolicy):
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
         self.own_head = nn.Linear(self.features_dim, self.action_net.out_features)
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def own_distribution(self, obs: th.Tensor) -> Distribution:
         features = self.extract_features(obs)
@@ -140,9 +113,7 @@ class Mask(_Own, MlpPolicy):
     """An action that is forbidden where the first observation is positive."""
 
     def own_distribution(self, obs: th.Tensor) -> Distribution:
-        logits = self.action_net(
-            self.mlp_extractor.forward_actor(sb3_features(self, obs))
-        )
+        logits = self.action_net(self.mlp_extractor.forward_actor(sb3_features(self, obs)))
         forbidden = th.zeros_like(logits, dtype=th.bool)
         forbidden[:, 0] = obs.flatten(1)[:, 0] > 0
         return self.action_dist.proba_distribution(logits.masked_fill(forbidden, -1e8))
@@ -153,11 +124,7 @@ class Temperature(_Own, MlpPolicy):
 
     def own_distribution(self, obs: th.Tensor) -> Distribution:
         latent = self.mlp_extractor.forward_actor(sb3_features(self, obs))
-        return _dist(
-            self,
-            latent,
-            self.action_net(latent) / 3 + 0.5 * th.arange(self.action_net.out_features),
-        )
+        return _dist(self, latent, self.action_net(latent) / 3 + 0.5 * th.arange(self.action_net.out_features))
 
 
 class LearnedTemperature(_Own, MlpPolicy):
@@ -167,17 +134,11 @@ class LearnedTemperature(_Own, MlpPolicy):
         super()._build(lr_schedule)
         self.log_temperature = nn.Parameter(th.full((), 0.3))
         self.bias = nn.Parameter(th.arange(self.action_net.out_features) * 0.5)
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def own_distribution(self, obs: th.Tensor) -> Distribution:
         latent = self.mlp_extractor.forward_actor(sb3_features(self, obs))
-        return _dist(
-            self,
-            latent,
-            (self.action_net(latent) + self.bias) / self.log_temperature.exp(),
-        )
+        return _dist(self, latent, (self.action_net(latent) + self.bias) / self.log_temperature.exp())
 
 
 class FromLatent(MlpPolicy):
@@ -192,17 +153,9 @@ class ForwardOnly(MlpPolicy):
 
     def forward(self, obs: th.Tensor, deterministic: bool = False) -> Outputs:
         latent = self.mlp_extractor.forward_actor(sb3_features(self, obs))
-        distribution = _dist(
-            self,
-            latent,
-            self.action_net(latent) / 3 + 0.5 * th.arange(self.action_net.out_features),
-        )
+        distribution = _dist(self, latent, self.action_net(latent) / 3 + 0.5 * th.arange(self.action_net.out_features))
         actions = distribution.get_actions(deterministic=deterministic)
-        return (
-            actions.reshape((-1, *self.action_space.shape)),
-            self.predict_values(obs),
-            distribution.log_prob(actions),
-        )
+        return (actions.reshape((-1, *self.action_space.shape)), self.predict_values(obs), distribution.log_prob(actions))
 
 
 class ValuesOfForwardOnly(MlpPolicy):
@@ -246,9 +199,7 @@ class BatchNorm(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box) -> None:
         super().__init__(observation_space, 5)
-        self.net = nn.Sequential(
-            nn.Linear(observation_space.shape[0], 5), nn.BatchNorm1d(5)
-        )
+        self.net = nn.Sequential(nn.Linear(observation_space.shape[0], 5), nn.BatchNorm1d(5))
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return self.net(observations)
@@ -259,17 +210,13 @@ class Dropout(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Box) -> None:
         super().__init__(observation_space, 5)
-        self.net = nn.Sequential(
-            nn.Linear(observation_space.shape[0], 5), nn.Dropout(0.3)
-        )
+        self.net = nn.Sequential(nn.Linear(observation_space.shape[0], 5), nn.Dropout(0.3))
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return self.net(observations)
 
 
-def sample_env(
-    observations: spaces.Space, actions: spaces.Space
-) -> Callable[[], gym.Env]:
+def sample_env(observations: spaces.Space, actions: spaces.Space) -> Callable[[], gym.Env]:
     return lambda: SampleEnv(observations, actions)
 
 
@@ -296,21 +243,12 @@ class Case:
     is_deterministic: bool = True
 
 
-DISCRETE, CONTINUOUS = sample_env(BOX, spaces.Discrete(3)), sample_env(
-    BOX, spaces.Box(-1, 1, (2,))
-)
+DISCRETE, CONTINUOUS = sample_env(BOX, spaces.Discrete(3)), sample_env(BOX, spaces.Box(-1, 1, (2,)))
 
 CASES: dict[str, Case] = {
     **{
         f"{policy.__name__}-{name}": Case(policy, env)
-        for policy in (
-            OwnNetwork,
-            OwnNetworkOfSB3,
-            OwnValues,
-            OwnValuesOfSB3,
-            OwnValuesEverywhere,
-            FeaturesToOwnHead,
-        )
+        for policy in (OwnNetwork, OwnNetworkOfSB3, OwnValues, OwnValuesOfSB3, OwnValuesEverywhere, FeaturesToOwnHead)
         for name, env in (("discrete", DISCRETE), ("continuous", CONTINUOUS))
     },
     "Mask": Case(Mask, DISCRETE),
@@ -320,58 +258,28 @@ CASES: dict[str, Case] = {
     "LearnedTemperature-continuous": Case(LearnedTemperature, CONTINUOUS),
     "FromLatent": Case(FromLatent, CONTINUOUS),
     "MlpPolicy": Case("MlpPolicy", CONTINUOUS),
-    "MlpPolicy-MultiDiscrete": Case(
-        "MlpPolicy", sample_env(BOX, spaces.MultiDiscrete([2, 3]))
-    ),
+    "MlpPolicy-MultiDiscrete": Case("MlpPolicy", sample_env(BOX, spaces.MultiDiscrete([2, 3]))),
     "MlpPolicy-MultiBinary": Case("MlpPolicy", sample_env(BOX, spaces.MultiBinary(3))),
-    "MlpPolicy-discrete-observations": Case(
-        "MlpPolicy", sample_env(spaces.Discrete(4), spaces.Discrete(2))
-    ),
+    "MlpPolicy-discrete-observations": Case("MlpPolicy", sample_env(spaces.Discrete(4), spaces.Discrete(2))),
     "SB3": Case(sb3_policies.ActorCriticPolicy, CONTINUOUS),
     "Dict": Case("MultiInputPolicy", sample_env(DICT, spaces.Discrete(3))),
-    "DictOfSB3": Case(
-        sb3_policies.MultiInputActorCriticPolicy, sample_env(DICT, spaces.Discrete(3))
-    ),
+    "DictOfSB3": Case(sb3_policies.MultiInputActorCriticPolicy, sample_env(DICT, spaces.Discrete(3))),
     "Cnn": Case(
         "CnnPolicy",
-        lambda: FakeImageEnv(
-            screen_height=36, screen_width=36, n_channels=1, discrete=True
-        ),
+        lambda: FakeImageEnv(screen_height=36, screen_width=36, n_channels=1, discrete=True),
         {"features_extractor_kwargs": {"features_dim": 8}},
     ),
     "gSDE": Case("MlpPolicy", CONTINUOUS, {}, {"use_sde": True, "sde_sample_freq": 4}),
-    "gSDE-full-features": Case(
-        "MlpPolicy",
-        CONTINUOUS,
-        {"full_std": False, "use_expln": True},
-        {"use_sde": True},
-    ),
-    "shared": Case(
-        "MlpPolicy",
-        CONTINUOUS,
-        {"features_extractor_class": Residual, "share_features_extractor": True},
-    ),
+    "gSDE-full-features": Case("MlpPolicy", CONTINUOUS, {"full_std": False, "use_expln": True}, {"use_sde": True}),
+    "shared": Case("MlpPolicy", CONTINUOUS, {"features_extractor_class": Residual, "share_features_extractor": True}),
     "flat-not-shared": Case(
-        "MlpPolicy",
-        CONTINUOUS,
-        {
-            "features_extractor_class": FlattenExtractor,
-            "share_features_extractor": False,
-        },
+        "MlpPolicy", CONTINUOUS, {"features_extractor_class": FlattenExtractor, "share_features_extractor": False}
     ),
     "Residual": Case("MlpPolicy", CONTINUOUS, {"features_extractor_class": Residual}),
     "Convolved": Case("MlpPolicy", CONTINUOUS, {"features_extractor_class": Convolved}),
-    "BatchNorm": Case(
-        "MlpPolicy", CONTINUOUS, {"features_extractor_class": BatchNorm}, {}, False
-    ),
+    "BatchNorm": Case("MlpPolicy", CONTINUOUS, {"features_extractor_class": BatchNorm}, {}, False),
     "BatchNorm-shared": Case(
-        "MlpPolicy",
-        CONTINUOUS,
-        {"features_extractor_class": BatchNorm, "share_features_extractor": True},
-        {},
-        False,
+        "MlpPolicy", CONTINUOUS, {"features_extractor_class": BatchNorm, "share_features_extractor": True}, {}, False
     ),
-    "Dropout": Case(
-        "MlpPolicy", CONTINUOUS, {"features_extractor_class": Dropout}, {}, False
-    ),
+    "Dropout": Case("MlpPolicy", CONTINUOUS, {"features_extractor_class": Dropout}, {}, False),
 }

@@ -19,15 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_smac import NaturalActorCritic
 from tests import own_policies
-from tests.algorithms import (
-    TABLE,
-    TINY,
-    every_algorithm,
-    is_finite,
-    is_same,
-    make,
-    snapshot,
-)
+from tests.algorithms import TABLE, TINY, every_algorithm, is_finite, is_same, make, snapshot
 
 WRONG: dict[str, Any] = {
     "string": "nonsense",
@@ -57,37 +49,19 @@ WRONG: dict[str, Any] = {
 # What is a right value of some arguments
 ACCEPTED = {
     *[("tensorboard_log", name) for name in ("string", "empty")],  # a path
-    *[
-        (name, "dict") for name in ("policy_kwargs", "rollout_buffer_kwargs")
-    ],  # refused by what is in it
-    *[
-        (name, "huge")
-        for name in ("n_steps", "n_critic_updates", "cg_max_steps", "critic_batch_size")
-    ],  # integers
+    *[(name, "dict") for name in ("policy_kwargs", "rollout_buffer_kwargs")],  # refused by what is in it
+    *[(name, "huge") for name in ("n_steps", "n_critic_updates", "cg_max_steps", "critic_batch_size")],  # integers
     *[(name, "huge") for name in ("sde_sample_freq", "verbose", "stats_window_size")],
     # a schedule is called, and what it gives is made a number
-    *[
-        (name, "class")
-        for name in ("learning_rate", "critic_learning_rate", "target_kl")
-    ],
-    *[
-        (name, "function of a string")
-        for name in ("learning_rate", "critic_learning_rate", "target_kl")
-    ],
-    *[
-        (name, "array of one")
-        for name in ("learning_rate", "critic_learning_rate", "target_kl")
-    ],  # a number to Python
+    *[(name, "class") for name in ("learning_rate", "critic_learning_rate", "target_kl")],
+    *[(name, "function of a string") for name in ("learning_rate", "critic_learning_rate", "target_kl")],
+    *[(name, "array of one") for name in ("learning_rate", "critic_learning_rate", "target_kl")],  # a number to Python
 }
 SKIPPED = {"_init_setup_model"}
 
 
 def arguments_of(algo: str) -> list[str]:
-    return [
-        name
-        for name in inspect.signature(TABLE[algo].cls).parameters
-        if name not in SKIPPED
-    ]
+    return [name for name in inspect.signature(TABLE[algo].cls).parameters if name not in SKIPPED]
 
 
 # Each argument once: the others have those of the first
@@ -105,9 +79,7 @@ def complaint(name: str, wrong: str, call: Callable[[], Any]) -> str | None:
         call()
     except ValueError as error:
         message = str(error)
-        is_right = (
-            message.startswith(name) and "must be" in message and "got" in message
-        )
+        is_right = message.startswith(name) and "must be" in message and "got" in message
         return None if is_right else f"{wrong}: {message}"
     except Exception as error:
         return f"{wrong}: {type(error).__name__}: {error}"
@@ -115,11 +87,7 @@ def complaint(name: str, wrong: str, call: Callable[[], Any]) -> str | None:
 
 
 def wrong_values(name: str, besides: Container[tuple[str, str]] = ()) -> list[str]:
-    return [
-        wrong
-        for wrong in WRONG
-        if (name, wrong) not in ACCEPTED and (name, wrong) not in besides
-    ]
+    return [wrong for wrong in WRONG if (name, wrong) not in ACCEPTED and (name, wrong) not in besides]
 
 
 @pytest.mark.parametrize(("algo", "name"), [case for case in CASES if case[1] != "env"])
@@ -127,24 +95,14 @@ def test_wrong_values_of_every_argument(algo: str, name: str) -> None:
     """When the model is built."""
 
     def build(value: Any) -> Any:
-        return TABLE[algo].cls(
-            **{"policy": "MlpPolicy", "env": "CartPole-v1", **TINY, name: value}
-        )
+        return TABLE[algo].cls(**{"policy": "MlpPolicy", "env": "CartPole-v1", **TINY, name: value})
 
-    complaints = [
-        complaint(name, wrong, lambda wrong=wrong: build(WRONG[wrong]))
-        for wrong in wrong_values(name)
-    ]
+    complaints = [complaint(name, wrong, lambda wrong=wrong: build(WRONG[wrong])) for wrong in wrong_values(name)]
     assert not list(filter(None, complaints))
 
 
 @pytest.mark.parametrize(
-    ("algo", "name"),
-    [
-        case
-        for case in CASES
-        if case[1] not in ("policy", "env", "policy_kwargs", "device")
-    ],
+    ("algo", "name"), [case for case in CASES if case[1] not in ("policy", "env", "policy_kwargs", "device")]
 )
 def test_wrong_values_of_every_argument_on_loading(algo: str, name: str) -> None:
     """The same."""
@@ -156,25 +114,18 @@ def test_wrong_values_of_every_argument_on_loading(algo: str, name: str) -> None
 
     # for what is only to predict, rollouts may have any size
     besides = {("batch_size", "huge"), ("fisher_rank", "huge")}
-    complaints = [
-        complaint(name, wrong, lambda wrong=wrong: load(WRONG[wrong]))
-        for wrong in wrong_values(name, besides)
-    ]
+    complaints = [complaint(name, wrong, lambda wrong=wrong: load(WRONG[wrong])) for wrong in wrong_values(name, besides)]
     assert not list(filter(None, complaints))
 
 
 @every_algorithm
-@pytest.mark.parametrize(
-    "name", ["n_step", "target_KL", "learningrate", "clip_range", "vf_coef", "nonsense"]
-)
+@pytest.mark.parametrize("name", ["n_step", "target_KL", "learningrate", "clip_range", "vf_coef", "nonsense"])
 def test_unknown_arguments_on_loading(algo: str, name: str) -> None:
     """They would be attributes that nobody reads."""
     file = io.BytesIO()
     make(algo).save(file)
     file.seek(0)
-    with pytest.raises(
-        ValueError, match=rf"{type(make(algo)).__name__} has no argument '{name}'"
-    ):
+    with pytest.raises(ValueError, match=rf"{type(make(algo)).__name__} has no argument '{name}'"):
         TABLE[algo].cls.load(file, **{name: 0.1})
 
 
@@ -221,10 +172,7 @@ def test_all_that_load_takes(algo: str, tmp_path: Path) -> None:
         ({"optimizer_kwargs": {"lr": 0.1}}, ["policy_kwargs"]),
         ({"log_std_init": "x"}, ["policy_kwargs"]),
         ({"features_extractor_class": "cnn"}, ["policy_kwargs"]),
-        (
-            {"features_extractor_class": sb3_policies.ActorCriticPolicy},
-            ["policy_kwargs"],
-        ),
+        ({"features_extractor_class": sb3_policies.ActorCriticPolicy}, ["policy_kwargs"]),
         ({"features_extractor_kwargs": {"features_dim": 3}}, ["policy_kwargs"]),
         ({"observation_space": spaces.Discrete(3)}, ["policy_kwargs"]),
         ({"lr_schedule": 0.1}, ["policy_kwargs"]),
@@ -247,18 +195,13 @@ def test_policy_kwargs(algo: str, kwargs: dict[Any, Any], names: list[str]) -> N
     ("kwargs", "names"),
     [
         ({"size": 3}, ["rollout_buffer_kwargs", "size"]),
-        (
-            {"handle_timeout_termination": False},
-            ["rollout_buffer_kwargs", "handle_timeout_termination"],
-        ),
+        ({"handle_timeout_termination": False}, ["rollout_buffer_kwargs", "handle_timeout_termination"]),
         ({"gamma": 0.5}, ["rollout_buffer_kwargs"]),
         ({"n_envs": 3}, ["rollout_buffer_kwargs"]),
         ({3: 3}, ["rollout_buffer_kwargs"]),
     ],
 )
-def test_rollout_buffer_kwargs(
-    algo: str, kwargs: dict[Any, Any], names: list[str]
-) -> None:
+def test_rollout_buffer_kwargs(algo: str, kwargs: dict[Any, Any], names: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         make(algo, rollout_buffer_kwargs=kwargs)
     for name in names:
@@ -289,20 +232,13 @@ def other_states() -> dict[str, Any]:
         "actions": lambda: make("smac", own_policies.DISCRETE()),
         "observations": lambda: make("smac", "Pendulum-v1"),
         "extractor": lambda: make(
-            "smac",
-            box(),
-            policy_kwargs={
-                "net_arch": [8],
-                "features_extractor_class": own_policies.Residual,
-            },
+            "smac", box(), policy_kwargs={"net_arch": [8], "features_extractor_class": own_policies.Residual}
         ),
         "not normalised": lambda: make("smac", box(), normalize_observations=False),
         "returns not normalised": lambda: make("smac", box(), normalize_returns=False),
         "sde": lambda: make("smac", box(), use_sde=True),
         "own": lambda: make("smac", box(), own_policies.OwnValues),
-        "a2c": lambda: A2C(
-            "MlpPolicy", box(), policy_kwargs={"net_arch": [8]}, device="cpu"
-        ),
+        "a2c": lambda: A2C("MlpPolicy", box(), policy_kwargs={"net_arch": [8]}, device="cpu"),
     }
     return build
 
@@ -314,10 +250,7 @@ def test_state_dicts_of_other_policies(algo: str, other: str) -> None:
     model = make(algo, own_policies.CONTINUOUS())
     before = snapshot(model)["policy"]
     state = other_states()[other]().policy.state_dict()
-    normalized = {
-        "not normalised": "normalize_observations",
-        "returns not normalised": "normalize_returns",
-    }.get(other)
+    normalized = {"not normalised": "normalize_observations", "returns not normalised": "normalize_returns"}.get(other)
     match = normalized or "must be|state_dict"
     with pytest.raises(ValueError, match=match):
         model.policy.load_state_dict(state)
@@ -348,22 +281,13 @@ def test_state_dicts_that_are_none(algo: str, wrong: str) -> None:
     expected = {"missing": name, "unexpected": "nonsense", "shape": name}.get(wrong, "")
     assert expected in str(error.value)
     if wrong in ("missing", "unexpected", "shape"):
-        model.policy.load_state_dict(
-            {key: value for key, value in state.items() if wrong != "shape"},
-            strict=False,
-        )
+        model.policy.load_state_dict({key: value for key, value in state.items() if wrong != "shape"}, strict=False)
 
 
 @every_algorithm
 def test_a_model_of_another_algorithm(algo: str) -> None:
     """Loaded by the wrong class: an error, and not a half-built model."""
-    others = {
-        "smac": "acadam",
-        "smac_full": "acadam",
-        "acadam": "smac",
-        "accg": "acadam",
-        "acsgd": "acadam",
-    }
+    others = {"smac": "acadam", "smac_full": "acadam", "acadam": "smac", "accg": "acadam", "acsgd": "acadam"}
     file = io.BytesIO()
     make(others[algo]).save(file)
     file.seek(0)
@@ -390,22 +314,10 @@ def test_normalisation_is_that_of_the_parameters(algo: str, normalize: str) -> N
 @pytest.mark.parametrize(
     "policy",
     [
-        *(
-            "MLPPolicy",
-            "mlp",
-            "",
-            None,
-            3,
-            object(),
-            sb3_policies.BasePolicy,
-            th.nn.Linear,
-            NaturalActorCritic,
-        ),
+        *("MLPPolicy", "mlp", "", None, 3, object(), sb3_policies.BasePolicy, th.nn.Linear, NaturalActorCritic),
         *(th.nn.Linear(2, 2), ["MlpPolicy"]),
     ],
-    ids=lambda policy: (
-        type(policy).__name__ if not isinstance(policy, str | type) else str(policy)
-    ),
+    ids=lambda policy: (type(policy).__name__ if not isinstance(policy, str | type) else str(policy)),
 )
 def test_policies_that_are_none(algo: str, policy: Any) -> None:
     with pytest.raises(ValueError, match=r"^policy must be .*got "):
@@ -424,15 +336,8 @@ def test_a_policy_for_other_observations(algo: str) -> None:
 @every_algorithm
 def test_what_is_refused_is_said_truly(algo: str) -> None:
     """Numbers in the message are those of the case."""
-    with pytest.raises(
-        ValueError,
-        match=re.escape(
-            "batch_size must be None or between 1 and 32 (n_steps * n_envs), got 33"
-        ),
-    ):
+    with pytest.raises(ValueError, match=re.escape("batch_size must be None or between 1 and 32 (n_steps * n_envs), got 33")):
         make(algo, batch_size=33)
     env = DummyVecEnv([own_policies.CONTINUOUS] * 3)
-    with pytest.raises(
-        ValueError, match=re.escape("between 1 and 96 (n_steps * n_envs), got 97")
-    ):
+    with pytest.raises(ValueError, match=re.escape("between 1 and 96 (n_steps * n_envs), got 97")):
         make(algo, env, batch_size=97)

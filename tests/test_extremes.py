@@ -17,9 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_smac import NaturalActorCritic, NonFiniteError
 from tests.algorithms import TABLE, is_finite, make
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*no longer those of the policy.*:UserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:.*no longer those of the policy.*:UserWarning")
 
 ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in TABLE},
@@ -40,43 +38,22 @@ class Rewarding(gym.Env):
     :param scale: of the observations
     """
 
-    def __init__(
-        self,
-        action_space: spaces.Space = BOX,
-        reward: Any = None,
-        offset: Any = 0.0,
-        scale: Any = 1.0,
-    ) -> None:
-        self.observation_space, self.action_space = (
-            spaces.Box(-np.inf, np.inf, (3,)),
-            action_space,
-        )
-        self.reward = (
-            (lambda action: float(np.ravel(action)[0])) if reward is None else reward
-        )
+    def __init__(self, action_space: spaces.Space = BOX, reward: Any = None, offset: Any = 0.0, scale: Any = 1.0) -> None:
+        self.observation_space, self.action_space = (spaces.Box(-np.inf, np.inf, (3,)), action_space)
+        self.reward = (lambda action: float(np.ravel(action)[0])) if reward is None else reward
         self.offset, self.scale = offset, scale
         self.steps = 0
 
     def _observation(self) -> np.ndarray:
-        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(
-            np.float32
-        )
+        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return (
-            self._observation(),
-            self.reward(action),
-            self.steps % 7 == 0,
-            self.steps % 5 == 0,
-            {},
-        )
+        return (self._observation(), self.reward(action), self.steps % 7 == 0, self.steps % 5 == 0, {})
 
 
 def build(algo: str, env: Any, **arguments: Any) -> NaturalActorCritic:
@@ -84,9 +61,7 @@ def build(algo: str, env: Any, **arguments: Any) -> NaturalActorCritic:
     return make(name, env, **{"n_steps": 16, "target_kl": 0.02, **own, **arguments})
 
 
-def learned(
-    model: NaturalActorCritic, n_steps: int = 64, **arguments: Any
-) -> NaturalActorCritic:
+def learned(model: NaturalActorCritic, n_steps: int = 64, **arguments: Any) -> NaturalActorCritic:
     """
     Trained: nothing crashes, all stays finite, and what is logged is.
 
@@ -94,18 +69,11 @@ def learned(
     """
     model.learn(n_steps, **arguments)
     assert is_finite(model)
-    logged = {
-        key: value
-        for key, value in model.logger.name_to_value.items()
-        if key.startswith("train/")
-    }
+    logged = {key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
     undefined = {"train/explained_variance"}  # of returns that are all equal
     if model.target_kl is None and not isinstance(model.action_space, spaces.Box):
         undefined.add("train/approx_kl")
-    assert (
-        not {key for key, value in logged.items() if not math.isfinite(value)}
-        - undefined
-    ), logged
+    assert not {key for key, value in logged.items() if not math.isfinite(value)} - undefined, logged
     return model
 
 
@@ -115,9 +83,7 @@ def learned(
 def test_short_rollouts(algo: str, n_steps: int, seed: int) -> None:
     """Saturated policies have directions of 1e-34, whose step size is beyond float32."""
     env = make_vec_env("CartPole-v1", n_envs=8)
-    model = build(
-        algo, env, n_steps=n_steps, target_kl=0.05, seed=seed, policy_kwargs=None
-    )
+    model = build(algo, env, n_steps=n_steps, target_kl=0.05, seed=seed, policy_kwargs=None)
     learned(model, 1500)
 
 
@@ -127,19 +93,11 @@ def test_short_rollouts(algo: str, n_steps: int, seed: int) -> None:
 @pytest.mark.parametrize("target_kl", [0.02, None])
 @pytest.mark.parametrize("normalize_returns", [True, False])
 def test_rewards_of_any_size(
-    algo: str,
-    action_space: spaces.Space,
-    scale: float,
-    target_kl: float | None,
-    normalize_returns: bool,
+    algo: str, action_space: spaces.Space, scale: float, target_kl: float | None, normalize_returns: bool
 ) -> None:
     """A2C and PPO go on."""
     env = Rewarding(action_space, lambda action: scale * float(np.ravel(action)[0]))
-    arguments = {
-        "learning_rate": 0.01,
-        "target_kl": target_kl,
-        "normalize_returns": normalize_returns,
-    }
+    arguments = {"learning_rate": 0.01, "target_kl": target_kl, "normalize_returns": normalize_returns}
     learned(build(algo, env, **arguments))
 
 
@@ -147,16 +105,10 @@ def test_rewards_of_any_size(
 @pytest.mark.parametrize("critic_optimizer", ["adam", "gauss_newton"])
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 @pytest.mark.parametrize("critic_target", ["gae", "monte_carlo"])
-def test_rewards_of_any_size_and_any_critic(
-    algo: str, critic_optimizer: str, scale: float, critic_target: str
-) -> None:
+def test_rewards_of_any_size_and_any_critic(algo: str, critic_optimizer: str, scale: float, critic_target: str) -> None:
     """Also where one reward is the size of all others together."""
     env = Rewarding(BOX, lambda action: scale if action[0] > 0.9 else 1.0)
-    arguments = {
-        "critic_optimizer": critic_optimizer,
-        "critic_target": critic_target,
-        "max_grad_norm": 0.5,
-    }
+    arguments = {"critic_optimizer": critic_optimizer, "critic_target": critic_target, "max_grad_norm": 0.5}
     learned(build(algo, env, **arguments))
 
 
@@ -173,59 +125,25 @@ def test_equal_rewards(algo: str, reward: float, batch_size: int | None) -> None
 @every_algorithm_and_rank
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("action_space", [BOX, DISCRETE], ids=["Box", "Discrete"])
-def test_rollouts_of_a_few_steps(
-    algo: str, n_steps: int, action_space: spaces.Space
-) -> None:
+def test_rollouts_of_a_few_steps(algo: str, n_steps: int, action_space: spaces.Space) -> None:
     rank = {"fisher_rank": 1} if n_steps == 1 and ALGORITHMS[algo][0] == "smac" else {}
-    learned(
-        build(
-            algo,
-            Rewarding(action_space),
-            n_steps=n_steps,
-            normalize_advantage=n_steps > 1,
-            **rank
-        ),
-        40,
-    )
+    learned(build(algo, Rewarding(action_space), n_steps=n_steps, normalize_advantage=n_steps > 1, **rank), 40)
 
 
 @every_algorithm_and_rank
 @pytest.mark.parametrize("target_kl", [0.02, None])
 @pytest.mark.parametrize("action_space", [BOX, DISCRETE], ids=["Box", "Discrete"])
-def test_batches_of_one(
-    algo: str, target_kl: float | None, action_space: spaces.Space
-) -> None:
-    rank = (
-        {"fisher_rank": 1}
-        if ALGORITHMS[algo][0] == "smac" and algo != "smac_full"
-        else {}
-    )
-    learned(
-        build(
-            algo,
-            Rewarding(action_space),
-            batch_size=1,
-            target_kl=target_kl,
-            learning_rate=0.01,
-            **rank
-        )
-    )
+def test_batches_of_one(algo: str, target_kl: float | None, action_space: spaces.Space) -> None:
+    rank = {"fisher_rank": 1} if ALGORITHMS[algo][0] == "smac" and algo != "smac_full" else {}
+    learned(build(algo, Rewarding(action_space), batch_size=1, target_kl=target_kl, learning_rate=0.01, **rank))
 
 
 @every_algorithm_and_rank
 @pytest.mark.parametrize("log_std", [-20.0, -10.0, -5.0, 5.0, 20.0])
 @pytest.mark.parametrize("target_kl", [0.02, None])
-def test_deviations_that_are_nearly_nothing(
-    algo: str, log_std: float, target_kl: float | None
-) -> None:
+def test_deviations_that_are_nearly_nothing(algo: str, log_std: float, target_kl: float | None) -> None:
     """And very large ones, from the beginning."""
-    model = build(
-        algo,
-        Rewarding(),
-        target_kl=target_kl,
-        learning_rate=1e-6,
-        policy_kwargs={"log_std_init": log_std},
-    )
+    model = build(algo, Rewarding(), target_kl=target_kl, learning_rate=1e-6, policy_kwargs={"log_std_init": log_std})
     trained_or_refused(model)
 
 
@@ -255,26 +173,16 @@ class SetDeviation(BaseCallback):
 def test_deviations_set_in_mid_rollout(algo: str, value: float) -> None:
     """No algorithm ends in an error: most of the rollout comes from another policy."""
     learned(build(algo, Rewarding()), callback=SetDeviation(value))
-    learned(
-        build(algo, make_vec_env("Pendulum-v1", n_envs=2)), callback=SetDeviation(value)
-    )
+    learned(build(algo, make_vec_env("Pendulum-v1", n_envs=2)), callback=SetDeviation(value))
 
 
 @every_algorithm_and_rank
 @pytest.mark.parametrize("logit", [1e2, 1e4, 1e8, -1e4])
-@pytest.mark.parametrize(
-    "action_space",
-    [DISCRETE, spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)],
-    ids=str,
-)
-def test_saturated_discrete_policies(
-    algo: str, logit: float, action_space: spaces.Space
-) -> None:
+@pytest.mark.parametrize("action_space", [DISCRETE, spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)], ids=str)
+def test_saturated_discrete_policies(algo: str, logit: float, action_space: spaces.Space) -> None:
     """Probabilities of 0 and 1; with an entropy bonus, too."""
     for ent_coef in (0.0, 0.01):
-        model = build(
-            algo, Rewarding(action_space, lambda action: 1.0), ent_coef=ent_coef
-        )
+        model = build(algo, Rewarding(action_space, lambda action: 1.0), ent_coef=ent_coef)
         with th.no_grad():
             model.policy.action_net.bias[0] = logit
         learned(model)
@@ -284,27 +192,14 @@ def test_saturated_discrete_policies(
 @pytest.mark.parametrize(
     ("offset", "scale"),
     [
-        *[
-            (1e6, 1.0),
-            (-1e6, 1.0),
-            (0.0, 1e6),
-            (0.0, 1e-6),
-            (1e6, 0.0),
-            (0.0, 0.0),
-            (1e20, 1e19),
-            (1e30, 1.0),
-        ],
+        *[(1e6, 1.0), (-1e6, 1.0), (0.0, 1e6), (0.0, 1e-6), (1e6, 0.0), (0.0, 0.0), (1e20, 1e19), (1e30, 1.0)],
         *[(np.array([0.0, 1e6, 0.0]), 1.0), (0.0, np.array([1.0, 0.0, 1e8]))],
     ],
 )
 @pytest.mark.parametrize("normalize", [True, False])
-def test_observations_of_any_size(
-    algo: str, offset: Any, scale: Any, normalize: bool
-) -> None:
+def test_observations_of_any_size(algo: str, offset: Any, scale: Any, normalize: bool) -> None:
     """Normalised, they train; raw, they train or say so."""
-    model = build(
-        algo, Rewarding(offset=offset, scale=scale), normalize_observations=normalize
-    )
+    model = build(algo, Rewarding(offset=offset, scale=scale), normalize_observations=normalize)
     if normalize:
         learned(model)
     else:
@@ -349,9 +244,7 @@ class Collects(BaseCallback):
         model = self.model
         own = model._last_obs, model._last_episode_starts, model.num_timesteps
         model._last_obs, model._last_episode_starts = self.env.reset(), np.ones(1, bool)
-        buffer = type(model.rollout_buffer)(
-            4, model.observation_space, model.action_space, device="cpu"
-        )
+        buffer = type(model.rollout_buffer)(4, model.observation_space, model.action_space, device="cpu")
         silent = Silent()
         silent.init_callback(model)
         model.collect_rollouts(self.env, silent, buffer, 4)
@@ -395,9 +288,7 @@ def test_a_rollout_within_a_rollout(algo: str, when: str) -> None:
 @pytest.mark.parametrize("part", ["actor", "critic", "both"])
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("batch_size", [None, 5])
-def test_frozen_parts(
-    algo: str, part: str, trained: bool, batch_size: int | None
-) -> None:
+def test_frozen_parts(algo: str, part: str, trained: bool, batch_size: int | None) -> None:
     """An empty actor takes no step; an empty critic is not fitted; the other one goes on."""
     model = build(algo, Rewarding(), batch_size=batch_size)
     if trained:
@@ -427,15 +318,7 @@ def test_a_target_of_next_to_nothing_and_of_very_much(algo: str) -> None:
 def test_any_learning_rate(algo: str, learning_rate: float) -> None:
     """A step that is too large is an error that says so."""
     for env in (Rewarding(), Rewarding(DISCRETE)):
-        trained_or_refused(
-            build(
-                algo,
-                env,
-                target_kl=None,
-                learning_rate=learning_rate,
-                max_grad_norm=0.5,
-            )
-        )
+        trained_or_refused(build(algo, env, target_kl=None, learning_rate=learning_rate, max_grad_norm=0.5))
 
 
 @every_algorithm_and_rank
@@ -463,16 +346,9 @@ def test_parameters_of_any_size(algo: str, parameter_scale: float) -> None:
 @every_algorithm_and_rank
 def test_a2c_goes_on_where_ours_do(algo: str) -> None:
     """The cases above are ones that A2C survives: rewards of 1e20, and a policy of nearly zero entropy."""
-    for arguments in (
-        {"policy_kwargs": {"log_std_init": -20.0, "net_arch": [8]}},
-        {"policy_kwargs": {"net_arch": [8]}},
-    ):
+    for arguments in ({"policy_kwargs": {"log_std_init": -20.0, "net_arch": [8]}}, {"policy_kwargs": {"net_arch": [8]}}):
         scale = 1.0 if "log_std_init" in arguments["policy_kwargs"] else 1e20
         env = Rewarding(reward=lambda action, scale=scale: scale * float(action[0]))
-        a2c = A2C(
-            "MlpPolicy", env, n_steps=16, device="cpu", seed=0, **arguments
-        ).learn(32)
-        assert all(
-            bool(th.isfinite(parameter).all()) for parameter in a2c.policy.parameters()
-        )
+        a2c = A2C("MlpPolicy", env, n_steps=16, device="cpu", seed=0, **arguments).learn(32)
+        assert all(bool(th.isfinite(parameter).all()) for parameter in a2c.policy.parameters())
         learned(build(algo, env, **arguments), 32)

@@ -32,21 +32,13 @@ class Fixed(gym.Env):
     def _observation(self) -> np.ndarray:
         return np.sin(self.steps * np.array([1.0, 1.7, 2.9])).astype(np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return (
-            self._observation(),
-            float(action[0] * self._observation()[0]),
-            False,
-            self.steps % 7 == 0,
-            {},
-        )
+        return (self._observation(), float(action[0] * self._observation()[0]), False, self.steps % 7 == 0, {})
 
 
 # Each argument with a value that changes what an update does, and what makes it count
@@ -84,33 +76,14 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 # What a model is built from; documented to be read once
 BUILT = {
-    *(
-        "policy",
-        "env",
-        "policy_kwargs",
-        "use_sde",
-        "rollout_buffer_class",
-        "rollout_buffer_kwargs",
-        "device",
-        "seed",
-    ),
-    *(
-        "normalize_observations",
-        "normalize_returns",
-        "stats_window_size",
-        "tensorboard_log",
-        "verbose",
-    ),
+    *("policy", "env", "policy_kwargs", "use_sde", "rollout_buffer_class", "rollout_buffer_kwargs", "device", "seed"),
+    *("normalize_observations", "normalize_returns", "stats_window_size", "tensorboard_log", "verbose"),
     "_init_setup_model",
 }
 
 
 def arguments_of(algo: str) -> list[str]:
-    return [
-        name
-        for name in inspect.signature(TABLE[algo].cls).parameters
-        if name not in BUILT
-    ]
+    return [name for name in inspect.signature(TABLE[algo].cls).parameters if name not in BUILT]
 
 
 EVERY = [(algo, name) for algo in TABLE for name in arguments_of(algo)]
@@ -148,9 +121,7 @@ def prepared(algo: str, name: str, **arguments: Any) -> NaturalActorCritic:
     return build(algo, **{**NEEDS.get(name, {}), **arguments})
 
 
-def learned(
-    model: NaturalActorCritic, n_steps: int = STEPS, **arguments: Any
-) -> NaturalActorCritic:
+def learned(model: NaturalActorCritic, n_steps: int = STEPS, **arguments: Any) -> NaturalActorCritic:
     model.set_random_seed(7)
     (env,) = model.get_env().envs  # type: ignore[union-attr]
     env.unwrapped.steps = 0
@@ -158,14 +129,9 @@ def learned(
     return model.learn(n_steps, **arguments)
 
 
-@pytest.mark.parametrize(
-    ("algo", "name"),
-    [pair for pair in EVERY if pair[1] not in ("gamma", "gae_lambda", "n_steps")],
-)
+@pytest.mark.parametrize(("algo", "name"), [pair for pair in EVERY if pair[1] not in ("gamma", "gae_lambda", "n_steps")])
 @pytest.mark.parametrize("how", ["attribute", "rollout start", "rollout end", "load"])
-def test_an_argument_that_is_changed_is_the_argument(
-    algo: str, name: str, how: str
-) -> None:
+def test_an_argument_that_is_changed_is_the_argument(algo: str, name: str, how: str) -> None:
     """The next update is, to the last bit, that of a new model with this argument from the beginning."""
     if name == "sde_sample_freq" and how.startswith("rollout"):
         return  # noise of the rollout that is running
@@ -242,25 +208,18 @@ def test_rollouts_of_a_class_of_the_users_are_made_anew(algo: str) -> None:
 
 @every_algorithm
 @pytest.mark.parametrize("name", ["target_kl", "critic_learning_rate", "learning_rate"])
-@pytest.mark.parametrize(
-    "value", ["lin_0.01", lambda progress: 0.001 + 0.01 * progress]
-)
+@pytest.mark.parametrize("value", ["lin_0.01", lambda progress: 0.001 + 0.01 * progress])
 def test_schedules_that_are_put_in_later(algo: str, name: str, value: Any) -> None:
     """Where training stands, and not from its beginning."""
     needs = {"target_kl": None} if name == "learning_rate" else {}
     model = build(algo, **needs)
     model.learn(4 * STEPS, callback=Set(name, value, "rollout end"))
-    keys = {
-        "learning_rate": "train/step_size",
-        "critic_learning_rate": "train/critic_learning_rate",
-    }
+    keys = {"learning_rate": "train/step_size", "critic_learning_rate": "train/critic_learning_rate"}
     expected = 0.0 if isinstance(value, str) else 0.001
     if name in keys:
         assert model.logger.name_to_value[keys[name]] == pytest.approx(expected)
     else:
-        assert model.logger.name_to_value["train/approx_kl"] == pytest.approx(
-            expected, rel=0.25, abs=1e-6
-        )
+        assert model.logger.name_to_value["train/approx_kl"] == pytest.approx(expected, rel=0.25, abs=1e-6)
 
 
 @every_algorithm
@@ -268,30 +227,14 @@ def test_schedules_that_are_put_in_later(algo: str, name: str, value: Any) -> No
     ("name", "value"),
     [
         *[("target_kl", value) for value in (-1.0, 0.0, float("nan"), "0.1", [0.1])],
-        *[
-            ("critic_learning_rate", value)
-            for value in (-1.0, None, float("inf"), "fast")
-        ],
+        *[("critic_learning_rate", value) for value in (-1.0, None, float("inf"), "fast")],
         *[("learning_rate", value) for value in (-1.0, None, float("nan"))],
-        *[
-            ("gamma", 1.5),
-            ("batch_size", 0),
-            ("batch_size", 2.5),
-            ("n_critic_updates", 0),
-            ("ent_coef", -1.0),
-        ],
-        *[
-            ("critic_optimizer", "sgd"),
-            ("critic_target", "td"),
-            ("max_grad_norm", 0),
-            ("line_search", "yes"),
-        ],
+        *[("gamma", 1.5), ("batch_size", 0), ("batch_size", 2.5), ("n_critic_updates", 0), ("ent_coef", -1.0)],
+        *[("critic_optimizer", "sgd"), ("critic_target", "td"), ("max_grad_norm", 0), ("line_search", "yes")],
     ],
 )
 @pytest.mark.parametrize("how", ["attribute", "rollout end"])
-def test_wrong_values_are_refused_when_they_are_set(
-    algo: str, name: str, value: Any, how: str
-) -> None:
+def test_wrong_values_are_refused_when_they_are_set(algo: str, name: str, value: Any, how: str) -> None:
     """At the next update, which does not happen."""
     model = build(algo)
     before = snapshot(model)
@@ -344,21 +287,9 @@ def test_the_default_damping_is_that_of_the_settings_now(
 
 def test_the_default_damping_with_other_environments() -> None:
     """N is that of the environments that the model is loaded with."""
-    saved = SMAC(
-        "MlpPolicy",
-        make_vec_env("Pendulum-v1", n_envs=4),
-        n_steps=8,
-        fisher_rank=4,
-        seed=0,
-    )
+    saved = SMAC("MlpPolicy", make_vec_env("Pendulum-v1", n_envs=4), n_steps=8, fisher_rank=4, seed=0)
     loaded = reloaded(saved, env=make_vec_env("Pendulum-v1", n_envs=2))
-    new = SMAC(
-        "MlpPolicy",
-        make_vec_env("Pendulum-v1", n_envs=2),
-        n_steps=8,
-        fisher_rank=4,
-        seed=0,
-    )
+    new = SMAC("MlpPolicy", make_vec_env("Pendulum-v1", n_envs=2), n_steps=8, fisher_rank=4, seed=0)
     assert loaded._damping_of(4, 16) == new._damping_of(4, 16) == 4 / 16
     for model in (loaded, new):
         model.set_random_seed(3)
@@ -373,9 +304,7 @@ def test_the_short_last_batch(rank: Any) -> None:
     seen: list[tuple[int, float]] = []
     model = build("smac", fisher_rank=rank, batch_size=7)
     damping_of = model._damping_of
-    model._damping_of = lambda rank, size: seen.append(
-        (size, damping_of(rank, size))
-    ) or damping_of(rank, size)
+    model._damping_of = lambda rank, size: seen.append((size, damping_of(rank, size))) or damping_of(rank, size)
     model.learn(STEPS)
     expected = {
         1: [(7, 0.1), (7, 0.1), (2, 0.1)],
@@ -400,9 +329,7 @@ def test_the_default_line_search_is_that_of_the_rank_now(rank: Any) -> None:
 def test_what_is_on_by_default_is_not_stored_as_if_it_was_set(algo: str) -> None:
     """Arguments that were left to their defaults are these defaults after building, training, saving and loading."""
     signature = inspect.signature(TABLE[algo].cls).parameters
-    model = (
-        TABLE[algo].cls("MlpPolicy", Fixed(), n_steps=STEPS, device="cpu").learn(STEPS)
-    )
+    model = TABLE[algo].cls("MlpPolicy", Fixed(), n_steps=STEPS, device="cpu").learn(STEPS)
     for one in (model, reloaded(model, env=DummyVecEnv([Fixed]))):
         for name in arguments_of(algo):
             if name not in ("policy", "env", "n_steps", "device"):
@@ -425,8 +352,7 @@ def test_stats_window_on_loading(algo: str) -> None:
 @every_algorithm
 @pytest.mark.parametrize("name", ["target_kl", "learning_rate", "critic_learning_rate"])
 @pytest.mark.parametrize(
-    ("value", "at_end"),
-    [("lin_0.05", 0.0), (lambda p: 0.05 * p, 0.0), (lambda p: 0.05 * p + 0.001, 0.001)],
+    ("value", "at_end"), [("lin_0.05", 0.0), (lambda p: 0.05 * p, 0.0), (lambda p: 0.05 * p + 0.001, 0.001)]
 )
 def test_beyond_the_end(algo: str, name: str, value: Any, at_end: float) -> None:
     """A rollout that does not divide the training: its schedules stay what they are at 0."""
@@ -445,9 +371,7 @@ def test_beyond_the_end(algo: str, name: str, value: Any, at_end: float) -> None
         assert logged["train/approx_kl"] == pytest.approx(at_end, rel=0.25, abs=1e-6)
         assert logged["train/step_size"] >= 0
     if at_end == 0 and name != "critic_learning_rate":
-        assert is_same(
-            actor, [parameter.detach() for parameter in model.actor_parameters]
-        )
+        assert is_same(actor, [parameter.detach() for parameter in model.actor_parameters])
     assert is_finite(model)
 
 
@@ -456,9 +380,7 @@ class Bandit(gym.Env):
 
     observation_space, action_space = spaces.Box(-1, 1, (1,)), spaces.Discrete(4)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.ones(1, np.float32), {}
 
@@ -472,24 +394,15 @@ def test_training_beyond_the_end_goes_up_the_gradient(algo: str, schedule: str) 
     """A bandit's best action does not become less likely by an update that comes after the last one."""
 
     def scheduled(value: float) -> Any:
-        return (
-            f"lin_{value}" if schedule == "lin" else lambda progress: progress * value
-        )
+        return f"lin_{value}" if schedule == "lin" else lambda progress: progress * value
 
     model = make(
-        algo,
-        Bandit(),
-        n_steps=256,
-        target_kl=None,
-        learning_rate=scheduled(2.0),
-        critic_learning_rate=scheduled(0.01),
+        algo, Bandit(), n_steps=256, target_kl=None, learning_rate=scheduled(2.0), critic_learning_rate=scheduled(0.01)
     )
     observation = th.ones(1, 1)
 
     def probability() -> float:
-        return float(
-            model.policy.get_distribution(observation).distribution.probs[0, 3]
-        )
+        return float(model.policy.get_distribution(observation).distribution.probs[0, 3])
 
     before = probability()
     model.learn(100)
@@ -502,16 +415,9 @@ def test_training_beyond_the_end_goes_up_the_gradient(algo: str, schedule: str) 
 @every_algorithm
 @pytest.mark.parametrize("name", ["target_kl", "learning_rate", "critic_learning_rate"])
 @pytest.mark.parametrize(
-    "schedule",
-    [
-        lambda p: 0.01 if p == 1 else float("nan"),
-        lambda p: 0.01 if p == 1 else -0.1,
-        lambda p: 0.01 / p,
-    ],
+    "schedule", [lambda p: 0.01 if p == 1 else float("nan"), lambda p: 0.01 if p == 1 else -0.1, lambda p: 0.01 / p]
 )
-def test_schedules_that_leave_their_range(
-    algo: str, name: str, schedule: Callable
-) -> None:
+def test_schedules_that_leave_their_range(algo: str, name: str, schedule: Callable) -> None:
     """An error that names the argument, its value and the time; the policy is left as it was."""
     needs = {"target_kl": None} if name == "learning_rate" else {}
     model = build(algo, **{**needs, name: schedule})

@@ -37,25 +37,15 @@ class Drifting(gym.Env):
         self.steps = 0
 
     def _observation(self) -> np.ndarray:
-        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(
-            np.float32
-        )
+        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return self._observation(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return (
-            self._observation(),
-            float(np.ravel(action)[0]),
-            self.steps % 10 == 0,
-            False,
-            {},
-        )
+        return (self._observation(), float(np.ravel(action)[0]), self.steps % 10 == 0, False, {})
 
 
 DRIFTS: dict[str, tuple[Any, Any]] = {
@@ -78,9 +68,7 @@ def drift(model: NaturalActorCritic, name: str) -> None:
 
 
 def build(algo: str, discrete: bool = False, **arguments: Any) -> NaturalActorCritic:
-    return make(
-        algo, Drifting(discrete), **{"n_steps": STEPS, "target_kl": TARGET, **arguments}
-    )
+    return make(algo, Drifting(discrete), **{"n_steps": STEPS, "target_kl": TARGET, **arguments})
 
 
 @th.no_grad()
@@ -107,9 +95,7 @@ class Measure(BaseCallback):
 
     def _measured(self) -> None:
         model = self.model
-        observations = th.as_tensor(model.rollout_buffer.observations).reshape(
-            -1, *model.observation_space.shape
-        )
+        observations = th.as_tensor(model.rollout_buffer.observations).reshape(-1, *model.observation_space.shape)
         before = distribution_of(model, observations)
         self._train()
         after = distribution_of(model, observations)
@@ -120,9 +106,7 @@ class Measure(BaseCallback):
 @every_algorithm
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("change", DRIFTS)
-def test_the_divergence_that_is_logged_is_the_one_of_the_update(
-    algo: str, discrete: bool, change: str
-) -> None:
+def test_the_divergence_that_is_logged_is_the_one_of_the_update(algo: str, discrete: bool, change: str) -> None:
     """Also when a trained policy gets to see something else; and it is that of the actor's step."""
     model = build(algo, discrete)
     first, then = Measure(), Measure()
@@ -164,9 +148,7 @@ def test_without_a_step_nothing_moves(algo: str, change: str, limit: float) -> N
     model = build(algo).learn(3 * STEPS)
     model.target_kl, model.learning_rate = None, 0.0
     drift(model, change)
-    observations = th.as_tensor(
-        np.random.default_rng(0).normal(size=(50, 3)), dtype=th.float32
-    )
+    observations = th.as_tensor(np.random.default_rng(0).normal(size=(50, 3)), dtype=th.float32)
     before = distribution_of(model, observations)
     model.learn(5 * STEPS, reset_num_timesteps=False)
     assert mean_kl(before, distribution_of(model, observations)).item() < limit
@@ -189,11 +171,7 @@ def test_statistics_are_learned(algo: str) -> None:
     assert np.allclose(normalizer.std, [2.0, 1.0, 0.1], rtol=0.25)
 
 
-OWN = [
-    name
-    for name, case in CASES.items()
-    if case.policy not in ("CnnPolicy",) and case.is_deterministic
-]
+OWN = [name for name, case in CASES.items() if case.policy not in ("CnnPolicy",) and case.is_deterministic]
 
 
 @pytest.mark.parametrize("algo", ["smac", "smac_full", "accg"])
@@ -202,13 +180,7 @@ def test_any_policy(algo: str, case: str) -> None:
     """By the log-probabilities that it acts by, whatever lies between observations and actions."""
     chosen = CASES[case]
     arguments = {"n_steps": STEPS, "target_kl": TARGET, **chosen.arguments}
-    model = make(
-        algo,
-        DummyVecEnv([chosen.env]),
-        chosen.policy,
-        policy_kwargs={"net_arch": [8], **chosen.kwargs},
-        **arguments
-    )
+    model = make(algo, DummyVecEnv([chosen.env]), chosen.policy, policy_kwargs={"net_arch": [8], **chosen.kwargs}, **arguments)
     model.learn(2 * STEPS)
     normalizer = getattr(model.policy, "observation_normalizer", None)
     if hasattr(normalizer, "mean"):  # statistics of somewhere else
@@ -220,20 +192,12 @@ def test_any_policy(algo: str, case: str) -> None:
 
     def measured() -> None:
         rollout = next(copy.deepcopy(model.rollout_buffer).get())
-        actions = (
-            rollout.actions.long().flatten()
-            if isinstance(model.action_space, spaces.Discrete)
-            else rollout.actions
-        )
+        actions = rollout.actions.long().flatten() if isinstance(model.action_space, spaces.Discrete) else rollout.actions
         train()
         model.policy.set_training_mode(False)
         with th.no_grad():
-            _, log_prob, _ = model.policy.evaluate_actions(
-                rollout.observations, actions
-            )
-        before, after = (
-            Evaluation(value, None, None) for value in (rollout.old_log_prob, log_prob)
-        )
+            _, log_prob, _ = model.policy.evaluate_actions(rollout.observations, actions)
+        before, after = (Evaluation(value, None, None) for value in (rollout.old_log_prob, log_prob))
         observed.append(before.kl(after))
 
     model.train = measured  # type: ignore[method-assign]
@@ -285,9 +249,7 @@ def test_values_do_not_move_either(algo: str) -> None:
     model = build(algo).learn(3 * STEPS)
     model.critic_learning_rate, model.target_kl, model.learning_rate = 0.0, None, 0.0
     drift(model, "offset")
-    observations = th.as_tensor(
-        np.random.default_rng(0).normal(size=(50, 3)), dtype=th.float32
-    )
+    observations = th.as_tensor(np.random.default_rng(0).normal(size=(50, 3)), dtype=th.float32)
     before = model.policy.predict_values(observations).detach()
     model.learn(3 * STEPS, reset_num_timesteps=False)
     after = model.policy.predict_values(observations).detach()

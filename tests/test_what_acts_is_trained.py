@@ -34,19 +34,11 @@ every_algorithm_and_rank = pytest.mark.parametrize("algo", ALGORITHMS)
 STEPS = 16
 
 
-def build(
-    algo: str, case: Case, env: Any = None, **arguments: Any
-) -> NaturalActorCritic:
+def build(algo: str, case: Case, env: Any = None, **arguments: Any) -> NaturalActorCritic:
     """A cheap model with the policy of a case."""
     name, own = ALGORITHMS[algo]
     kwargs = {"net_arch": [8], **case.kwargs}
-    settings = {
-        "n_steps": STEPS,
-        "target_kl": 0.01,
-        **own,
-        **case.arguments,
-        **arguments,
-    }
+    settings = {"n_steps": STEPS, "target_kl": 0.01, **own, **case.arguments, **arguments}
     env = DummyVecEnv([case.env]) if env is None else env
     return make(name, env, policy=case.policy, policy_kwargs=kwargs, **settings)
 
@@ -73,27 +65,18 @@ def watched(model: NaturalActorCritic) -> Iterator[list[int]]:
             policy, actions = model.policy, batch.actions
             if isinstance(model.action_space, gym.spaces.Discrete):
                 actions = actions.long().flatten()
-            if not has_other_training_mode(
-                policy
-            ):  # else the pass of the batch has moved what evaluation mode uses
+            if not has_other_training_mode(policy):  # else the pass of the batch has moved what evaluation mode uses
                 policy.set_training_mode(False)
                 _, log_prob, _ = policy.evaluate_actions(batch.observations, actions)
                 assert close(log_prob, stored)
                 assert close(batch.evaluation.log_prob, stored)
                 outside = [
-                    parameter
-                    for parameter in policy.parameters()
-                    if all(parameter is not own for own in batch.parameters)
+                    parameter for parameter in policy.parameters() if all(parameter is not own for own in batch.parameters)
                 ]
                 objective = (batch.advantages * log_prob).mean()
                 expected = flat_gradient(objective, [*batch.parameters, *outside])
                 inside = len(batch.gradient)
-                assert th.allclose(
-                    batch.gradient,
-                    expected[:inside],
-                    rtol=1e-3,
-                    atol=1e-5 * float(expected.abs().max()),
-                )
+                assert th.allclose(batch.gradient, expected[:inside], rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
                 assert not expected[inside:].any()
                 policy.set_training_mode(True)
             updates.append(len(batch.parameters))
@@ -107,29 +90,18 @@ def watched(model: NaturalActorCritic) -> Iterator[list[int]]:
 
 
 def has_other_training_mode(policy: nn.Module) -> bool:
-    return any(
-        isinstance(module, nn.BatchNorm1d | nn.Dropout) for module in policy.modules()
-    )
+    return any(isinstance(module, nn.BatchNorm1d | nn.Dropout) for module in policy.modules())
 
 
 def close(actual: th.Tensor, expected: th.Tensor) -> bool:
-    return bool(
-        ((actual - expected).abs() <= TOLERANCE * expected.abs().clamp(min=1)).all()
-    )
+    return bool(((actual - expected).abs() <= TOLERANCE * expected.abs().clamp(min=1)).all())
 
 
 def moved_by(model: Any, train: Callable[[], Any]) -> set[str]:
     """Names of the parameters that change."""
-    before = {
-        name: parameter.detach().clone()
-        for name, parameter in model.policy.named_parameters()
-    }
+    before = {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
     train()
-    return {
-        name
-        for name, parameter in model.policy.named_parameters()
-        if not th.equal(before[name], parameter)
-    }
+    return {name for name, parameter in model.policy.named_parameters() if not th.equal(before[name], parameter)}
 
 
 def unprefixed(names: set[str]) -> set[str]:
@@ -138,9 +110,7 @@ def unprefixed(names: set[str]) -> set[str]:
 
 @every_algorithm_and_rank
 @pytest.mark.parametrize("case", CASES)
-def test_the_log_probabilities_that_scores_are_taken_of_are_those_of_the_rollout(
-    algo: str, case: str
-) -> None:
+def test_the_log_probabilities_that_scores_are_taken_of_are_those_of_the_rollout(algo: str, case: str) -> None:
     """At the first actor batch of each update; also where statistics of observations have changed in between."""
     model = build(algo, CASES[case])
     with watched(model) as updates, warnings.catch_warnings():
@@ -160,27 +130,15 @@ def test_minibatches(algo: str, case: str) -> None:
     assert len(updates) == 2
 
 
-@pytest.mark.parametrize(
-    "case", [name for name, case in CASES.items() if case.is_deterministic]
-)
+@pytest.mark.parametrize("case", [name for name, case in CASES.items() if case.is_deterministic])
 @pytest.mark.parametrize("algo", ["smac", "smac_full"])
 def test_what_a2c_moves_is_moved(algo: str, case: str) -> None:
     """The same parameters, and no other."""
     kwargs = {"net_arch": [8], **CASES[case].kwargs}
     a2c = A2C(
-        (
-            CASES[case].policy
-            if not isinstance(CASES[case].policy, str)
-            else own_class(CASES[case].policy)
-        ),
+        (CASES[case].policy if not isinstance(CASES[case].policy, str) else own_class(CASES[case].policy)),
         *(DummyVecEnv([CASES[case].env]),),
-        **{
-            "n_steps": STEPS,
-            "policy_kwargs": kwargs,
-            "seed": 0,
-            "device": "cpu",
-            **CASES[case].arguments,
-        },
+        **{"n_steps": STEPS, "policy_kwargs": kwargs, "seed": 0, "device": "cpu", **CASES[case].arguments},
     )
     model = build(algo, CASES[case])
     a2cs = moved_by(a2c, lambda: a2c.learn(STEPS))
@@ -195,33 +153,22 @@ def own_class(name: str) -> type:
 
 
 @every_algorithm_and_rank
-@pytest.mark.parametrize(
-    "policy", [own_policies.ForwardOnly, own_policies.ValuesOfForwardOnly]
-)
+@pytest.mark.parametrize("policy", [own_policies.ForwardOnly, own_policies.ValuesOfForwardOnly])
 def test_what_cannot_be_trained_is_refused(algo: str, policy: type) -> None:
     """With the methods that would have to agree, before anything is trained."""
     model = build(algo, Case(policy, own_policies.DISCRETE))
     before = copy.deepcopy(model.policy.state_dict())
-    with pytest.raises(
-        ValueError, match=rf"{policy.__name__}.*evaluate_actions.*forward"
-    ):
+    with pytest.raises(ValueError, match=rf"{policy.__name__}.*evaluate_actions.*forward"):
         model.learn(STEPS)
-    assert all(
-        th.equal(value, model.policy.state_dict()[name])
-        for name, value in before.items()
-    )
+    assert all(th.equal(value, model.policy.state_dict()[name]) for name, value in before.items())
 
 
 class Bandit(gym.Env):
     """One state; the last of four actions pays."""
 
-    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(
-        4
-    )
+    observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(4)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return np.ones(2, np.float32), {}
 
@@ -233,12 +180,7 @@ class Bandit(gym.Env):
 @pytest.mark.parametrize(
     "policy",
     [
-        *(
-            own_policies.OwnNetwork,
-            own_policies.OwnNetworkOfSB3,
-            own_policies.OwnValues,
-            own_policies.FeaturesToOwnHead,
-        ),
+        *(own_policies.OwnNetwork, own_policies.OwnNetworkOfSB3, own_policies.OwnValues, own_policies.FeaturesToOwnHead),
         *(own_policies.Temperature, own_policies.LearnedTemperature),
     ],
 )
@@ -249,9 +191,7 @@ def test_own_policies_learn(algo: str, policy: type) -> None:
 
     def probability() -> float:
         with th.no_grad():
-            return float(
-                model.policy.evaluate_actions(observation, th.tensor([3]))[1].exp()
-            )
+            return float(model.policy.evaluate_actions(observation, th.tensor([3]))[1].exp())
 
     before = probability()
     model.learn(64 * 12)
@@ -268,9 +208,7 @@ def _action_net(model: Any) -> None:
 
 def _deeper_action_net(model: Any) -> None:
     old = model.policy.action_net
-    model.policy.action_net = nn.Sequential(
-        nn.Linear(old.in_features, 5), nn.Tanh(), nn.Linear(5, old.out_features)
-    )
+    model.policy.action_net = nn.Sequential(nn.Linear(old.in_features, 5), nn.Tanh(), nn.Linear(5, old.out_features))
 
 
 def _value_net(model: Any) -> None:
@@ -278,9 +216,7 @@ def _value_net(model: Any) -> None:
 
 
 def _deeper_value_net(model: Any) -> None:
-    model.policy.value_net = nn.Sequential(
-        nn.Linear(model.policy.value_net.in_features, 5), nn.Tanh(), nn.Linear(5, 1)
-    )
+    model.policy.value_net = nn.Sequential(nn.Linear(model.policy.value_net.in_features, 5), nn.Tanh(), nn.Linear(5, 1))
 
 
 def _log_std(model: Any) -> None:
@@ -289,16 +225,12 @@ def _log_std(model: Any) -> None:
 
 def _policy_layer(model: Any) -> None:
     old = model.policy.mlp_extractor.policy_net[0]
-    model.policy.mlp_extractor.policy_net[0] = nn.Linear(
-        old.in_features, old.out_features
-    )
+    model.policy.mlp_extractor.policy_net[0] = nn.Linear(old.in_features, old.out_features)
 
 
 def _value_layer(model: Any) -> None:
     old = model.policy.mlp_extractor.value_net[0]
-    model.policy.mlp_extractor.value_net[0] = nn.Linear(
-        old.in_features, old.out_features
-    )
+    model.policy.mlp_extractor.value_net[0] = nn.Linear(old.in_features, old.out_features)
 
 
 def _mlp_extractor(model: Any) -> None:
@@ -316,16 +248,12 @@ def _weight(model: Any) -> None:
 
 def _policy(model: Any) -> None:
     old = model.policy
-    model.policy = type(old)(
-        old.observation_space, old.action_space, lambda _: 1e-3, net_arch=[6]
-    )
+    model.policy = type(old)(old.observation_space, old.action_space, lambda _: 1e-3, net_arch=[6])
 
 
 def _policy_of_sb3(model: Any) -> None:
     old = model.policy
-    model.policy = sb3_policies.ActorCriticPolicy(
-        old.observation_space, old.action_space, lambda _: 1e-3, net_arch=[6]
-    )
+    model.policy = sb3_policies.ActorCriticPolicy(old.observation_space, old.action_space, lambda _: 1e-3, net_arch=[6])
 
 
 def _copied_policy(model: Any) -> None:
@@ -334,9 +262,7 @@ def _copied_policy(model: Any) -> None:
 
 def _own_policy(model: Any) -> None:
     old = model.policy
-    model.policy = own_policies.OwnValues(
-        old.observation_space, old.action_space, lambda _: 1e-3, net_arch=[6]
-    )
+    model.policy = own_policies.OwnValues(old.observation_space, old.action_space, lambda _: 1e-3, net_arch=[6])
 
 
 def _extractor(model: Any) -> None:
@@ -379,9 +305,7 @@ def _low_rank(model: Any) -> None:
         def __init__(self, layer: nn.Linear) -> None:
             super().__init__()
             self.layer = layer.requires_grad_(False)
-            self.adapter = nn.Sequential(
-                nn.Linear(layer.in_features, 1), nn.Linear(1, layer.out_features)
-            )
+            self.adapter = nn.Sequential(nn.Linear(layer.in_features, 1), nn.Linear(1, layer.out_features))
 
         def forward(self, inputs: th.Tensor) -> th.Tensor:
             return self.layer(inputs) + self.adapter(inputs)
@@ -405,52 +329,22 @@ def _instance_method(model: Any) -> None:
 
     def sharper(latent: th.Tensor) -> Any:
         distribution = original(latent)
-        distribution.distribution = th.distributions.Normal(
-            distribution.distribution.mean * 2, 0.5
-        )
+        distribution.distribution = th.distributions.Normal(distribution.distribution.mean * 2, 0.5)
         return distribution
 
     policy._get_action_dist_from_latent = sharper
 
 
 def _hook(model: Any) -> None:
-    model.policy.action_net.register_forward_hook(
-        lambda module, inputs, output: output / 2
-    )
+    model.policy.action_net.register_forward_hook(lambda module, inputs, output: output / 2)
 
 
 CHANGES: dict[str, Callable[[Any], None]] = {
     function.__name__[1:]: function
     for function in (
-        *(
-            _action_net,
-            _deeper_action_net,
-            _value_net,
-            _deeper_value_net,
-            _log_std,
-            _policy_layer,
-            _value_layer,
-        ),
-        *(
-            _mlp_extractor,
-            _activation,
-            _weight,
-            _policy,
-            _policy_of_sb3,
-            _copied_policy,
-            _own_policy,
-            _extractor,
-        ),
-        *(
-            _compiled,
-            _compiled_in_place,
-            _unfrozen,
-            _frozen_actor,
-            _frozen_critic,
-            _low_rank,
-            _parametrized,
-            _tied,
-        ),
+        *(_action_net, _deeper_action_net, _value_net, _deeper_value_net, _log_std, _policy_layer, _value_layer),
+        *(_mlp_extractor, _activation, _weight, _policy, _policy_of_sb3, _copied_policy, _own_policy, _extractor),
+        *(_compiled, _compiled_in_place, _unfrozen, _frozen_actor, _frozen_critic, _low_rank, _parametrized, _tied),
         *(_instance_method, _hook),
     )
 }
@@ -459,9 +353,7 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 @every_algorithm_and_rank
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("trained", [False, True])
-def test_policies_that_are_changed_after_construction(
-    algo: str, change: str, trained: bool
-) -> None:
+def test_policies_that_are_changed_after_construction(algo: str, change: str, trained: bool) -> None:
     """What acts is trained, all of it, and it is what A2C would train that is given the same optimizer's parameters."""
     model = build(algo, Case("MlpPolicy", own_policies.CONTINUOUS))
     if change == "unfrozen":
@@ -471,22 +363,14 @@ def test_policies_that_are_changed_after_construction(
         model.learn(STEPS)
     CHANGES[change](model)
     policy = model.policy
-    trainable = {
-        name for name, parameter in policy.named_parameters() if parameter.requires_grad
-    }
+    trainable = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     with watched(model) as updates:
-        moved = moved_by(
-            model, lambda: model.learn(3 * STEPS, reset_num_timesteps=False)
-        )
+        moved = moved_by(model, lambda: model.learn(3 * STEPS, reset_num_timesteps=False))
     assert len(updates) == (0 if change == "frozen_actor" else 3)
     assert is_finite(model)
     unused = {
         # the first networks, which nobody uses any more
-        "own_policy": {
-            name
-            for name in trainable
-            if not name.startswith("own_") and name != "log_std"
-        },
+        "own_policy": {name for name in trainable if not name.startswith("own_") and name != "log_std"},
         # a deviation that does not come from it
         "instance_method": {"log_std"},
     }.get(change, set())
@@ -495,9 +379,7 @@ def test_policies_that_are_changed_after_construction(
 
 
 @every_algorithm_and_rank
-@pytest.mark.parametrize(
-    "change", ["action_net", "policy", "compiled", "log_std", "tied"]
-)
+@pytest.mark.parametrize("change", ["action_net", "policy", "compiled", "log_std", "tied"])
 def test_policies_that_are_changed_by_a_callback(algo: str, change: str) -> None:
     """In mid-rollout: the rest of the rollout comes from another policy, which is the one that is trained."""
 
@@ -520,17 +402,13 @@ def test_policies_that_are_changed_by_a_callback(algo: str, change: str) -> None
 @every_algorithm_and_rank
 def test_a_compiled_policy_is_the_policy(algo: str) -> None:
     """But for rounding: statistics of observations and returns included."""
-    plain, compiled = (
-        build(algo, Case("MlpPolicy", own_policies.CONTINUOUS)) for _ in range(2)
-    )
+    plain, compiled = (build(algo, Case("MlpPolicy", own_policies.CONTINUOUS)) for _ in range(2))
     compiled.policy = th.compile(compiled.policy, backend="eager")
     for model in (plain, compiled):
         model.set_random_seed(1)
         model.learn(3 * STEPS)
     inner = compiled.policy._orig_mod
-    assert (
-        inner.observation_normalizer.count == inner.return_normalizer.count == 3 * STEPS
-    )
+    assert inner.observation_normalizer.count == inner.return_normalizer.count == 3 * STEPS
     for name, value in plain.policy.state_dict().items():
         assert th.allclose(value, inner.state_dict()[name], rtol=1e-3, atol=1e-5), name
 
@@ -560,9 +438,7 @@ def test_other_wrappers(algo: str) -> None:
         moved = moved_by(model, lambda: model.learn(2 * STEPS))
     assert len(updates) == 2
     assert moved == {f"module.{name}" for name, _ in inner.named_parameters()}
-    assert (
-        inner.observation_normalizer.count == inner.return_normalizer.count == 2 * STEPS
-    )
+    assert inner.observation_normalizer.count == inner.return_normalizer.count == 2 * STEPS
 
 
 @every_algorithm_and_rank
@@ -574,9 +450,7 @@ def test_log_std_annealed_at_the_end_of_each_rollout(algo: str) -> None:
             return True
 
         def _on_rollout_end(self) -> None:
-            self.model.policy.log_std.data.fill_(
-                -0.2 * self.model.num_timesteps / STEPS
-            )
+            self.model.policy.log_std.data.fill_(-0.2 * self.model.num_timesteps / STEPS)
 
     model = build(algo, Case("MlpPolicy", own_policies.CONTINUOUS))
     with pytest.warns(UserWarning, match="no longer those of the policy"):
@@ -597,15 +471,7 @@ def test_vec_normalize(algo: str) -> None:
 
 @every_algorithm_and_rank
 @pytest.mark.parametrize(
-    "case",
-    [
-        "OwnNetwork-discrete",
-        "OwnValuesOfSB3-continuous",
-        "Mask",
-        "LearnedTemperature-continuous",
-        "Residual",
-        "gSDE",
-    ],
+    "case", ["OwnNetwork-discrete", "OwnValuesOfSB3-continuous", "Mask", "LearnedTemperature-continuous", "Residual", "gSDE"]
 )
 def test_saved_and_loaded(algo: str, case: str) -> None:
     """Own policies train on after loading, from the same parameters, into the same ones."""
@@ -622,23 +488,16 @@ def test_saved_and_loaded(algo: str, case: str) -> None:
     assert moved == {
         name
         for name, parameter in loaded.policy.named_parameters()
-        if any(
-            parameter is own
-            for own in [*loaded.actor_parameters, *loaded.critic_parameters]
-        )
+        if any(parameter is own for own in [*loaded.actor_parameters, *loaded.critic_parameters])
     }
 
 
-@pytest.mark.parametrize(
-    "case", [None, "Temperature-discrete", "Temperature-continuous"]
-)
+@pytest.mark.parametrize("case", [None, "Temperature-discrete", "Temperature-continuous"])
 def test_single_samples(case: str | None) -> None:
     """The written-out steps of the paper's variant are not taken by a policy that acts in another way."""
     chosen = CASES[case] if case else Case("MlpPolicy", own_policies.CONTINUOUS)
     model = build("smac", chosen, batch_size=1, target_kl=None, learning_rate=0.01)
-    assert (model._plain_single_sample(own_evaluator(model)) is None) == (
-        case is not None
-    )
+    assert (model._plain_single_sample(own_evaluator(model)) is None) == (case is not None)
     moved_by(model, lambda: model.learn(2 * STEPS))
     assert is_finite(model)
 

@@ -77,33 +77,20 @@ def make_actor_batch(
                 raise NonFiniteError(TOO_LARGE) from error
             raise
     advantages = advantages.to(evaluation.log_prob.dtype)
-    scale = (
-        []
-        if evaluation.distribution is None
-        else scale_calls(policy, evaluation.distribution)
-    )
+    scale = [] if evaluation.distribution is None else scale_calls(policy, evaluation.distribution)
     calls: list[LayerCall | ScaleCall] = [*recorder.calls, *scale]
     scores = Scores(evaluation.log_prob, parameters, calls, samplewise)
     weights = advantages / len(scores)
     gradient = scores.weighted_sum(weights)
     if ent_coef > 0:
-        gradient += flat_gradient(
-            ent_coef * evaluation.mean_entropy, parameters, retain_graph=True
-        )
+        gradient += flat_gradient(ent_coef * evaluation.mean_entropy, parameters, retain_graph=True)
     if max_grad_norm is not None:
         norm = th.linalg.vector_norm(gradient, dtype=th.float64)
         factor = (max_grad_norm / (norm + 1e-6)).clamp(max=1.0).to(gradient)
         gradient *= factor
         weights = weights * factor
     return ActorBatch(
-        observations,
-        actions,
-        advantages,
-        gradient,
-        weights if ent_coef == 0 else None,
-        scores,
-        evaluation,
-        parameters,
+        observations, actions, advantages, gradient, weights if ent_coef == 0 else None, scores, evaluation, parameters
     )
 
 

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def move_actor(
-    model: NaturalActorCritic,
-    evaluator: Evaluator,
-    rollout: RolloutBufferSamples,
-    acted: Evaluation,
+    model: NaturalActorCritic, evaluator: Evaluator, rollout: RolloutBufferSamples, acted: Evaluation
 ) -> Evaluation:
     """
     Move the actor, and check that the policy is still one.
@@ -37,15 +34,9 @@ def move_actor(
     :raises NonFiniteError: if a gradient or the moved policy is not finite
     """
     model._metrics.clear()
-    if not any(
-        parameter.requires_grad for parameter in model.actor_parameters
-    ):  # the user froze them all
+    if not any(parameter.requires_grad for parameter in model.actor_parameters):  # the user froze them all
         return acted
-    advantages = (
-        normalized(rollout.advantages)
-        if model.normalize_advantage
-        else rollout.advantages
-    )
+    advantages = normalized(rollout.advantages) if model.normalize_advantage else rollout.advantages
     moved = model._actor_steps(evaluator, rollout, advantages, acted)
     if moved is None:
         moved = evaluator.after_step(rollout.observations, rollout.actions)
@@ -73,70 +64,41 @@ def step_over_batches(
     """
     n_samples = len(advantages)
     batch_size = min(model.batch_size or n_samples, n_samples)
-    is_whole, target_kl, line_search = (
-        batch_size == n_samples,
-        model._current_target_kl,
-        model._searches_line,
-    )
+    is_whole, target_kl, line_search = batch_size == n_samples, model._current_target_kl, model._searches_line
     for start in range(0, n_samples, batch_size):
         indices = slice(start, start + batch_size)
         transitions = select(rollout.observations, indices), rollout.actions[indices]
         batch = make_actor_batch(
-            *(evaluator, model.actor_parameters, *transitions, advantages[indices]),
-            *(model.ent_coef, model.max_grad_norm),
+            *(evaluator, model.actor_parameters, *transitions, advantages[indices]), *(model.ent_coef, model.max_grad_norm)
         )
         direction = _finite_direction(model, evaluator, batch)
         before: Evaluation | None = None
         if target_kl is not None or line_search:
             # as it acts, with the batch statistics that the pass in training mode has moved
-            before = (
-                acted
-                if is_whole and is_samplewise(evaluator.policy)
-                else evaluator.as_it_acts(*transitions)
-            )
+            before = acted if is_whole and is_samplewise(evaluator.policy) else evaluator.as_it_acts(*transitions)
         taken = model._step.take(
-            *(evaluator, batch, direction, before),
-            model._step_size,
-            target_kl,
-            line_search,
-            model.ent_coef,
+            *(evaluator, batch, direction, before), model._step_size, target_kl, line_search, model.ent_coef
         )
         model.record_actor("step_size", taken.step_size)
         if taken.halvings is not None:
             model.record_actor("line_search_halvings", taken.halvings)
-        del (
-            batch,
-            direction,
-        )  # two vectors of the parameters' size, which the next batch has no use for
+        del batch, direction  # two vectors of the parameters' size, which the next batch has no use for
     return taken.evaluation if is_whole else None
 
 
-def _finite_direction(
-    model: NaturalActorCritic, evaluator: Evaluator, batch: ActorBatch
-) -> th.Tensor:
+def _finite_direction(model: NaturalActorCritic, evaluator: Evaluator, batch: ActorBatch) -> th.Tensor:
     """The algorithm's direction; an error that says which transition it comes from if it is not finite."""
     try:
-        direction = (
-            model.actor_direction(batch) if th.isfinite(batch.gradient).all() else None
-        )
+        direction = model.actor_direction(batch) if th.isfinite(batch.gradient).all() else None
     except FloatingPointError:
         direction = None
     if direction is None or not th.isfinite(direction).all():
-        raise NonFiniteError(
-            explain_actor(
-                evaluator,
-                model.actor_parameters,
-                model.rollout_buffer,
-                model.num_timesteps,
-            )
-        )
+        raise NonFiniteError(explain_actor(evaluator, model.actor_parameters, model.rollout_buffer, model.num_timesteps))
     model._metrics.add_direction(batch, direction)
     return direction
 
 
-def checked_kl(
-    action_space: spaces.Space, old: Evaluation, new: Evaluation | None
-) -> float:
+def checked_kl(action_space: spaces.Space, old: Evaluation, new: Evaluation | None) -> float:
     """
     :param action_space: action space
     :param old: the policy before

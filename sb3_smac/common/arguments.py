@@ -45,14 +45,10 @@ def check(model: NaturalActorCritic) -> None:
     checks.choice("critic_optimizer", model.critic_optimizer, ("adam", "gauss_newton"))
     checks.number("critic_damping", model.critic_damping, minimum=0, exclusive=True)
     checks.integer("n_critic_updates", model.n_critic_updates, minimum=1)
-    checks.integer(
-        "critic_batch_size", model.critic_batch_size, minimum=1, besides=(None,)
-    )
+    checks.integer("critic_batch_size", model.critic_batch_size, minimum=1, besides=(None,))
     checks.choice("critic_target", model.critic_target, ("gae", "monte_carlo"))
     checks.number("ent_coef", model.ent_coef, minimum=0)
-    checks.number(
-        "max_grad_norm", model.max_grad_norm, minimum=0, exclusive=True, optional=True
-    )
+    checks.number("max_grad_norm", model.max_grad_norm, minimum=0, exclusive=True, optional=True)
     checks.choice("use_sde", model.use_sde, (False, True))
     checks.integer("sde_sample_freq", model.sde_sample_freq, minimum=-1)
     checks.choice("normalize_advantage", model.normalize_advantage, (False, True))
@@ -64,14 +60,8 @@ def check(model: NaturalActorCritic) -> None:
                 f"{name} must be None or False unless the policy is a subclass of sb3_smac's, got {value!r} with "
                 f"{model.policy_class.__name__}"
             )
-        if (
-            value is not None
-            and hasattr(model, "policy")
-            and value != model._normalizes[name]
-        ):
-            raise ValueError(
-                f"{name} must be what the model was built with, {model._normalizes[name]!r}, got {value!r}"
-            )
+        if value is not None and hasattr(model, "policy") and value != model._normalizes[name]:
+            raise ValueError(f"{name} must be what the model was built with, {model._normalizes[name]!r}, got {value!r}")
     checks.integer("stats_window_size", model._stats_window_size, minimum=1)
 
 
@@ -82,9 +72,7 @@ def check_rollout_size(model: NaturalActorCritic) -> None:
     """
     rollout_size = model.n_steps * model.n_envs
     if model.batch_size is not None and model.batch_size > rollout_size:
-        raise ValueError(
-            f"batch_size must be None or between 1 and {rollout_size} (n_steps * n_envs), got {model.batch_size}"
-        )
+        raise ValueError(f"batch_size must be None or between 1 and {rollout_size} (n_steps * n_envs), got {model.batch_size}")
     if model.normalize_advantage and rollout_size < 2:
         raise ValueError(
             f"normalize_advantage=True needs n_steps * n_envs of at least 2, got n_steps={model.n_steps} and "
@@ -100,22 +88,16 @@ def normalization(model: NaturalActorCritic) -> dict[str, bool]:
     :return: ``normalize_observations`` and ``normalize_returns``, decided
     """
     # A loaded model has a schedule already: if it does not know these arguments, it was trained without them
-    possible = issubclass(model.policy_class, NormalizingPolicy) and not hasattr(
-        model, "lr_schedule"
-    )
+    possible = issubclass(model.policy_class, NormalizingPolicy) and not hasattr(model, "lr_schedule")
     wrapper = model._vec_normalize_env
     unset = {
         "normalize_observations": possible
         and is_vector(model.observation_space)
         and not (wrapper is not None and wrapper.norm_obs),
-        "normalize_returns": possible
-        and not (wrapper is not None and wrapper.norm_reward),
+        "normalize_returns": possible and not (wrapper is not None and wrapper.norm_reward),
     }
     unset = getattr(model, "_normalizes", unset)
-    return {
-        name: unset[name] if getattr(model, name) is None else getattr(model, name)
-        for name in NORMALIZATION
-    }
+    return {name: unset[name] if getattr(model, name) is None else getattr(model, name) for name in NORMALIZATION}
 
 
 def check_names(algorithm: type[NaturalActorCritic], names: Iterable[str]) -> None:
@@ -124,16 +106,10 @@ def check_names(algorithm: type[NaturalActorCritic], names: Iterable[str]) -> No
     :param names: names of arguments of its constructor
     :raises ValueError: if there is no such argument
     """
-    known = [
-        name
-        for name in inspect.signature(algorithm).parameters
-        if name not in ("policy", "env")
-    ]
+    known = [name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env")]
     for name in names:
         if name not in known:
-            raise ValueError(
-                f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}"
-            )
+            raise ValueError(f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}")
 
 
 def check_types(arguments: Mapping[str, Any], policy_aliases: Iterable[str]) -> None:
@@ -148,14 +124,10 @@ def check_types(arguments: Mapping[str, Any], policy_aliases: Iterable[str]) -> 
     is_class = isinstance(policy, type) and issubclass(policy, ActorCriticPolicy)
     if not is_class and not (isinstance(policy, str) and policy in policy_aliases):
         names = ", ".join(map(repr, policy_aliases))
-        raise ValueError(
-            f"policy must be one of {names} or a subclass of SB3's ActorCriticPolicy, got {policy!r}"
-        )
+        raise ValueError(f"policy must be one of {names} or a subclass of SB3's ActorCriticPolicy, got {policy!r}")
     for name in ("policy_kwargs", "rollout_buffer_kwargs"):
         if not isinstance(arguments.get(name), dict | None):
-            raise ValueError(
-                f"{name} must be None or a dict of arguments, got {arguments[name]!r}"
-            )
+            raise ValueError(f"{name} must be None or a dict of arguments, got {arguments[name]!r}")
     for name in NORMALIZATION:
         if name in (arguments.get("policy_kwargs") or {}):
             raise ValueError(
@@ -163,30 +135,18 @@ def check_types(arguments: Mapping[str, Any], policy_aliases: Iterable[str]) -> 
                 f"{arguments['policy_kwargs'][name]!r}"
             )
     buffer_class = arguments.get("rollout_buffer_class")
-    if buffer_class is not None and not (
-        isinstance(buffer_class, type) and issubclass(buffer_class, RolloutBuffer)
-    ):
-        raise ValueError(
-            f"rollout_buffer_class must be None or a subclass of SB3's RolloutBuffer, got {buffer_class!r}"
-        )
+    if buffer_class is not None and not (isinstance(buffer_class, type) and issubclass(buffer_class, RolloutBuffer)):
+        raise ValueError(f"rollout_buffer_class must be None or a subclass of SB3's RolloutBuffer, got {buffer_class!r}")
     checks.choice("use_sde", arguments.get("use_sde", False), (False, True))
-    checks.integer(
-        "verbose", arguments.get("verbose", 0), minimum=0, besides=(False, True)
-    )
-    checks.integer(
-        "seed", arguments.get("seed"), minimum=0, maximum=LARGEST_SEED, besides=(None,)
-    )
+    checks.integer("verbose", arguments.get("verbose", 0), minimum=0, besides=(False, True))
+    checks.integer("seed", arguments.get("seed"), minimum=0, maximum=LARGEST_SEED, besides=(None,))
     if not isinstance(arguments.get("tensorboard_log"), str | os.PathLike | None):
-        raise ValueError(
-            f"tensorboard_log must be None or a path, got {arguments['tensorboard_log']!r}"
-        )
+        raise ValueError(f"tensorboard_log must be None or a path, got {arguments['tensorboard_log']!r}")
     device = arguments.get("device", "auto")
     try:
         th.device("cpu" if isinstance(device, str) and device == "auto" else device)
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"device must be 'auto' or a device of PyTorch's, got {device!r}: {error}"
-        ) from error
+        raise ValueError(f"device must be 'auto' or a device of PyTorch's, got {device!r}: {error}") from error
 
 
 @contextmanager
@@ -200,36 +160,21 @@ def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
         yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
         buffer_class = model.rollout_buffer_class or DictRolloutBuffer
-        for name, taker in (
-            ("policy_kwargs", model.policy_class),
-            ("rollout_buffer_kwargs", buffer_class),
-        ):
+        for name, taker in (("policy_kwargs", model.policy_class), ("rollout_buffer_kwargs", buffer_class)):
             known = _arguments_of(taker)
             for key in getattr(model, name):
                 if key not in known:
-                    raise ValueError(
-                        f"{name}: {taker.__name__} has no argument {key!r}{_hint(key, known)}"
-                    ) from error
+                    raise ValueError(f"{name}: {taker.__name__} has no argument {key!r}{_hint(key, known)}") from error
         if not model.policy_kwargs and not model.rollout_buffer_kwargs:
             raise
-        given = {
-            name: value
-            for name, value in model.policy_kwargs.items()
-            if name not in NORMALIZATION
-        }
+        given = {name: value for name, value in model.policy_kwargs.items() if name not in NORMALIZATION}
         raise ValueError(
             f"policy_kwargs and rollout_buffer_kwargs must be what {model.policy_class.__name__} and {buffer_class.__name__} "
             f"accept, got {given!r} and {model.rollout_buffer_kwargs!r}: {error}"
         ) from error
     net_arch = model.policy_kwargs.get("net_arch")
-    if (
-        isinstance(net_arch, dict)
-        and type(model.policy.mlp_extractor) is MlpExtractor
-        and not net_arch.keys() <= {"pi", "vf"}
-    ):
-        raise ValueError(
-            f"policy_kwargs: net_arch must be a list or a dict of 'pi' and 'vf', got {net_arch!r}"
-        )
+    if isinstance(net_arch, dict) and type(model.policy.mlp_extractor) is MlpExtractor and not net_arch.keys() <= {"pi", "vf"}:
+        raise ValueError(f"policy_kwargs: net_arch must be a list or a dict of 'pi' and 'vf', got {net_arch!r}")
 
 
 def _arguments_of(cls: type) -> list[str]:
@@ -242,8 +187,7 @@ def _arguments_of(cls: type) -> list[str]:
         known += [
             parameter.name
             for parameter in list(parameters)[1:]  # not self
-            if parameter.kind
-            in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         ]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
@@ -252,6 +196,4 @@ def _arguments_of(cls: type) -> list[str]:
 
 def _hint(name: object, known: Iterable[str]) -> str:
     similar = difflib.get_close_matches(str(name), list(known), n=1)
-    return (
-        f": did you mean {similar[0]!r}?" if similar else f"; it has {', '.join(known)}"
-    )
+    return f": did you mean {similar[0]!r}?" if similar else f"; it has {', '.join(known)}"

@@ -39,9 +39,7 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def compute_returns_and_advantage(
-        self, last_values: th.Tensor, dones: np.ndarray
-    ) -> None:
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """
         GAE, ``A_t = δ_t + γλ A_{t+1}`` within an episode, and TD(λ) returns (https://arxiv.org/abs/1506.02438).
 
@@ -50,9 +48,7 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
         """
         last = last_values.detach().cpu().numpy().reshape(1, self.n_envs)
         next_values = np.concatenate([self.values[1:], last])
-        continues = 1.0 - np.concatenate(
-            [self.episode_starts[1:], dones.astype(np.float32).reshape(1, self.n_envs)]
-        )
+        continues = 1.0 - np.concatenate([self.episode_starts[1:], dones.astype(np.float32).reshape(1, self.n_envs)])
         deltas = self.rewards + self.gamma * next_values * continues - self.values
         factors = self.gamma * self.gae_lambda * continues
         # NumPy's float32 scalars are much faster than arrays of one
@@ -60,11 +56,7 @@ class RolloutBuffer(sb3_buffers.RolloutBuffer):
         for column in columns:
             advantage = np.zeros_like(deltas[0, column])
             advantages = []
-            for delta, factor in zip(
-                reversed(list(deltas[:, column])),
-                reversed(list(factors[:, column])),
-                strict=True,
-            ):
+            for delta, factor in zip(reversed(list(deltas[:, column])), reversed(list(factors[:, column])), strict=True):
                 advantage = delta + factor * advantage
                 advantages.append(advantage)
             self.advantages[:, column] = advantages[::-1]
@@ -83,9 +75,7 @@ def select(observations: PyTorchObs, indices: slice | th.Tensor) -> PyTorchObs:
     return observations[indices]
 
 
-def updated(
-    buffer: sb3_buffers.RolloutBuffer, model: OnPolicyAlgorithm
-) -> sb3_buffers.RolloutBuffer:
+def updated(buffer: sb3_buffers.RolloutBuffer, model: OnPolicyAlgorithm) -> sb3_buffers.RolloutBuffer:
     """
     :param buffer: the model's rollout buffer
     :param model: the algorithm

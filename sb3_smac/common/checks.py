@@ -35,46 +35,27 @@ def number(
     """
     if optional and value is None:
         return
-    is_number = (
-        isinstance(value, Real) and not isinstance(value, bool) and _is_finite(value)
-    )
-    if (
-        not is_number
-        or not minimum <= value <= maximum
-        or (exclusive and value == minimum)
-    ):
-        limits = f"{'>' if exclusive else '>='} {minimum:g}" + (
-            f" and <= {maximum:g}" if maximum < math.inf else ""
-        )
-        raise ValueError(
-            f"{name} must be {'None or ' if optional else ''}a finite number {limits}, got {value!r}"
-        )
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and _is_finite(value)
+    if not is_number or not minimum <= value <= maximum or (exclusive and value == minimum):
+        limits = f"{'>' if exclusive else '>='} {minimum:g}" + (f" and <= {maximum:g}" if maximum < math.inf else "")
+        raise ValueError(f"{name} must be {'None or ' if optional else ''}a finite number {limits}, got {value!r}")
 
 
-def integer(
-    name: str,
-    value: Any,
-    minimum: int,
-    maximum: float = math.inf,
-    besides: Collection[Any] = (),
-) -> None:
+def integer(name: str, value: Any, minimum: int, besides: Collection[Any] = (), maximum: int | None = None) -> None:
     """
     :param name: the parameter's name
     :param value: its value
     :param minimum: smallest value accepted
-    :param maximum: largest value accepted
     :param besides: values accepted besides integers
+    :param maximum: largest value accepted; ``None``: any
     :raises ValueError: if the value is neither an integer in that range nor one of these
     """
     if _is_one_of(value, besides):
         return
-    if (
-        not isinstance(value, Integral)
-        or isinstance(value, bool)
-        or not minimum <= value <= maximum
-    ):
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
         others = "".join(f"{other!r} or " for other in besides)
-        limits = f">= {minimum}" + (f" and <= {maximum}" if maximum < math.inf else "")
+        limits = f">= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
         raise ValueError(f"{name} must be {others}an integer {limits}, got {value!r}")
 
 
@@ -86,9 +67,7 @@ def choice(name: str, value: Any, accepted: Collection[Any]) -> None:
     :raises ValueError: if the value is not one of these
     """
     if not _is_one_of(value, accepted):
-        raise ValueError(
-            f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}"
-        )
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
 
 
 def _is_finite(value: Any) -> bool:
@@ -104,9 +83,7 @@ def _is_one_of(value: Any, accepted: Collection[Any]) -> bool:
     return isinstance(value, str | Number | np.generic | None) and value in accepted
 
 
-def rollout_is_finite(
-    buffer: RolloutBuffer, last_observations: Any, num_timesteps: int
-) -> None:
+def rollout_is_finite(buffer: RolloutBuffer, last_observations: Any, num_timesteps: int) -> None:
     """
     Check a rollout before it is used (and before its arrays are flattened).
 
@@ -121,19 +98,13 @@ def rollout_is_finite(
     for name in ("actions", "rewards", "values", "log_probs"):
         _buffer_is_finite(name, getattr(buffer, name), buffer, num_timesteps)
     observations_are_finite(last_observations, num_timesteps)
-    _buffer_is_finite(
-        "advantages", buffer.advantages, buffer, num_timesteps
-    )  # last: it is made of the others
+    _buffer_is_finite("advantages", buffer.advantages, buffer, num_timesteps)  # last: it is made of the others
 
 
-def _buffer_is_finite(
-    label: str, array: np.ndarray, buffer: RolloutBuffer, num_timesteps: int
-) -> None:
+def _buffer_is_finite(label: str, array: np.ndarray, buffer: RolloutBuffer, num_timesteps: int) -> None:
     bad = _first_non_finite(array)
     if bad is not None:
-        raise NonFiniteError(
-            f"The {label} of the rollout are not finite {location(buffer, *bad, num_timesteps)}. {ADVICE}"
-        )
+        raise NonFiniteError(f"The {label} of the rollout are not finite {location(buffer, *bad, num_timesteps)}. {ADVICE}")
 
 
 def observations_are_finite(observations: Any, num_timesteps: int) -> None:
@@ -147,9 +118,7 @@ def observations_are_finite(observations: Any, num_timesteps: int) -> None:
     for label, array in _labelled("observations", observations):
         bad = _first_non_finite(np.asarray(array)[None])
         if bad is not None:
-            raise NonFiniteError(
-                f"The {label} of environment {bad[1]} are not finite at timestep {num_timesteps}. {ADVICE}"
-            )
+            raise NonFiniteError(f"The {label} of environment {bad[1]} are not finite at timestep {num_timesteps}. {ADVICE}")
 
 
 def location(buffer: RolloutBuffer, step: int, env: int, num_timesteps: int) -> str:
@@ -168,11 +137,7 @@ def location(buffer: RolloutBuffer, step: int, env: int, num_timesteps: int) -> 
 
 def _labelled(name: str, arrays: Any) -> list[tuple[str, Any]]:
     """The arrays of a Dict space under their keys, or the one array under its name."""
-    return (
-        [(f"{name}[{key!r}]", array) for key, array in arrays.items()]
-        if isinstance(arrays, dict)
-        else [(name, arrays)]
-    )
+    return [(f"{name}[{key!r}]", array) for key, array in arrays.items()] if isinstance(arrays, dict) else [(name, arrays)]
 
 
 def _first_non_finite(array: np.ndarray) -> tuple[int, int] | None:
@@ -180,9 +145,7 @@ def _first_non_finite(array: np.ndarray) -> tuple[int, int] | None:
     if not np.issubdtype(array.dtype, np.floating):
         return None
     with np.errstate(over="ignore"):
-        finite = np.isfinite(
-            array.astype(np.float32, copy=False)
-        )  # what networks are given
+        finite = np.isfinite(array.astype(np.float32, copy=False))  # what networks are given
     if finite.all():
         return None
     step, env = np.argwhere(~finite)[0][:2]

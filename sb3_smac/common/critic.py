@@ -31,10 +31,7 @@ LEAST_PROGRESS = 0.01
 
 
 def fit_critic(
-    model: NaturalActorCritic,
-    evaluator: Evaluator,
-    rollout: RolloutBufferSamples,
-    is_untrained: bool,
+    model: NaturalActorCritic, evaluator: Evaluator, rollout: RolloutBufferSamples, is_untrained: bool
 ) -> float | None:
     """
     Fit the critic to the returns; parameters that it shares with the actor stay as they are.
@@ -46,9 +43,7 @@ def fit_critic(
     :return: mean squared error in units of the return; ``None`` if the user has frozen the critic
     :raises NonFiniteError: if the error or a parameter is not finite
     """
-    parameters = [
-        parameter for parameter in model.critic_parameters if parameter.requires_grad
-    ]
+    parameters = [parameter for parameter in model.critic_parameters if parameter.requires_grad]
     if not parameters:
         return None
     policy, few = unwrapped(model.policy), slice(N_COMPARED)
@@ -61,23 +56,15 @@ def fit_critic(
         return evaluator.values(observations, actions)
 
     with unit_scale(
-        head,
-        moments if isinstance(moments, ReturnNormalizer) else None,
-        rollout.returns,
-        values,
-        is_untrained,
+        head, moments if isinstance(moments, ReturnNormalizer) else None, rollout.returns, values, is_untrained
     ) as (targets, scale):
         policy.set_training_mode(True)
         data = (evaluator, rollout, targets, parameters, model.n_critic_updates)
         if model.critic_optimizer == "adam":
-            loss = fit_by_gradients(
-                *data, model.critic_batch_size, model.max_grad_norm
-            ).item()
+            loss = fit_by_gradients(*data, model.critic_batch_size, model.max_grad_norm).item()
         else:
             loss = fit_by_gauss_newton(*data, model.critic_damping).item()
-    if not math.isfinite(loss) or not all(
-        th.isfinite(parameter).all() for parameter in parameters
-    ):
+    if not math.isfinite(loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
         raise NonFiniteError(explain_critic(model.rollout_buffer, model.num_timesteps))
     return loss * scale**2
 
@@ -106,28 +93,18 @@ def fit_by_gradients(
     optimizer, size = evaluator.policy.optimizer, batch_size or len(targets)
     plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
     is_plain = plain is not None and set(plain.critic.parameters) == set(parameters)
-    flat = (
-        FlatAdam.of(optimizer, plain.critic.parameters)
-        if plain is not None and is_plain
-        else None
-    )
+    flat = FlatAdam.of(optimizer, plain.critic.parameters) if plain is not None and is_plain else None
     gradients = _gradients_by_autograd(evaluator, rollout, targets, parameters)
     if plain is not None and is_plain:
         if flat is None:
             for parameter in parameters:
                 parameter.grad = th.zeros_like(parameter)
-        out = [
-            parameter.grad
-            for parameter in plain.critic.parameters
-            if parameter.grad is not None
-        ]
+        out = [parameter.grad for parameter in plain.critic.parameters if parameter.grad is not None]
         gradients = plain.value_gradients(rollout.observations, targets, out)
     losses = []
     try:
         for _ in range(n_passes):
-            for indices in (
-                th.randperm(len(targets), device="cpu").to(targets.device).split(size)
-            ):
+            for indices in th.randperm(len(targets), device="cpu").to(targets.device).split(size):
                 losses.append(gradients(indices))
                 if max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, max_grad_norm)
@@ -139,17 +116,12 @@ def fit_by_gradients(
 
 
 def _gradients_by_autograd(
-    evaluator: Evaluator,
-    rollout: RolloutBufferSamples,
-    targets: th.Tensor,
-    parameters: list[nn.Parameter],
+    evaluator: Evaluator, rollout: RolloutBufferSamples, targets: th.Tensor, parameters: list[nn.Parameter]
 ) -> Callable[[th.Tensor], th.Tensor]:
     """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
 
     def gradients(indices: th.Tensor) -> th.Tensor:
-        values = evaluator.values(
-            select(rollout.observations, indices), rollout.actions[indices]
-        )
+        values = evaluator.values(select(rollout.observations, indices), rollout.actions[indices])
         loss = F.mse_loss(values, targets[indices].to(values.dtype))
         evaluator.policy.optimizer.zero_grad()
         loss.backward(inputs=parameters)

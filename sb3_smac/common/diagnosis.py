@@ -10,12 +10,7 @@ from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.maths import flat_gradient
 
 
-def explain_actor(
-    evaluator: Evaluator,
-    parameters: list[nn.Parameter],
-    buffer: RolloutBuffer,
-    num_timesteps: int,
-) -> str:
+def explain_actor(evaluator: Evaluator, parameters: list[nn.Parameter], buffer: RolloutBuffer, num_timesteps: int) -> str:
     """
     :param evaluator: of the policy
     :param parameters: the actor's parameters

@@ -69,9 +69,7 @@ class Evaluation:
         else:
             log_ratio = (new.log_prob - self.log_prob).double()
             kl = (log_ratio.exp() - 1 - log_ratio).mean().item()
-        return (
-            math.inf if math.isnan(kl) else max(kl, 0.0)
-        )  # ∞ − ∞ within the formula; rounding of a KL of 0
+        return math.inf if math.isnan(kl) else max(kl, 0.0)  # ∞ − ∞ within the formula; rounding of a KL of 0
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,7 @@ class Evaluator:
         if self.by_distribution:
             # The policy writes its next distribution into the same object: keep this one
             distribution = copy.copy(self.policy.get_distribution(observations))
-            return Evaluation(
-                distribution.log_prob(actions), distribution.entropy(), distribution
-            )
+            return Evaluation(distribution.log_prob(actions), distribution.entropy(), distribution)
         _, log_prob, entropy = self.policy.evaluate_actions(observations, actions)
         return Evaluation(log_prob, entropy, None)
 
@@ -111,9 +107,7 @@ class Evaluator:
         self.policy.set_training_mode(False)
         return self.evaluate(observations, actions)
 
-    def after_step(
-        self, observations: PyTorchObs, actions: th.Tensor
-    ) -> Evaluation | None:
+    def after_step(self, observations: PyTorchObs, actions: th.Tensor) -> Evaluation | None:
         """:meth:`as_it_acts`; ``None`` if a step has broken the policy."""
         try:
             return self.as_it_acts(observations, actions)
@@ -144,9 +138,7 @@ def as_log_prob_takes(space: spaces.Space, actions: th.Tensor) -> th.Tensor:
 
 
 @th.no_grad()
-def agreeing_evaluator(
-    policy: ActorCriticPolicy, rollout: RolloutBufferSamples
-) -> tuple[Evaluator, Evaluation]:
+def agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples) -> tuple[Evaluator, Evaluation]:
     """
     Find the methods of a policy that agree with how it acted: in evaluation mode, they give the log-probabilities and values
     that ``forward`` gave while the rollout was collected.
@@ -167,18 +159,10 @@ def agreeing_evaluator(
         raise
 
 
-def _agreeing_evaluator(
-    policy: ActorCriticPolicy, rollout: RolloutBufferSamples
-) -> tuple[Evaluator, Evaluation]:
+def _agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples) -> tuple[Evaluator, Evaluation]:
     few = slice(N_COMPARED)
     observations, actions = select(rollout.observations, few), rollout.actions[few]
-    found = _agreeing(
-        policy,
-        observations,
-        actions,
-        rollout.old_values[few],
-        rollout.old_log_prob[few],
-    )
+    found = _agreeing(policy, observations, actions, rollout.old_values[few], rollout.old_log_prob[few])
     if found is not None:
         evaluation = found.as_it_acts(rollout.observations, rollout.actions)
         if not is_same_log_prob(evaluation.log_prob, rollout.old_log_prob):
@@ -202,9 +186,7 @@ def _agreeing_evaluator(
 
 
 @th.no_grad()
-def initial_evaluator(
-    policy: ActorCriticPolicy, observations: PyTorchObs
-) -> tuple[Evaluator, th.Tensor]:
+def initial_evaluator(policy: ActorCriticPolicy, observations: PyTorchObs) -> tuple[Evaluator, th.Tensor]:
     """
     :param policy: a policy that has not acted yet, in evaluation mode
     :param observations: a few
@@ -214,25 +196,14 @@ def initial_evaluator(
         actions, values, log_prob = _act(policy, observations)
     except Exception:  # it cannot act as it is built: that is said where it has to
         return Evaluator(policy), policy.get_distribution(observations).mode()
-    return (
-        _agreeing(policy, observations, actions, values, log_prob) or Evaluator(policy),
-        actions,
-    )
+    return _agreeing(policy, observations, actions, values, log_prob) or Evaluator(policy), actions
 
 
 def _agreeing(
-    policy: ActorCriticPolicy,
-    observations: PyTorchObs,
-    actions: th.Tensor,
-    values: th.Tensor,
-    log_prob: th.Tensor,
+    policy: ActorCriticPolicy, observations: PyTorchObs, actions: th.Tensor, values: th.Tensor, log_prob: th.Tensor
 ) -> Evaluator | None:
     """The first way to evaluate a policy, if there is one, that gives these values and log-probabilities."""
-    ways = [
-        Evaluator(policy, by_distribution, by_values)
-        for by_distribution in (True, False)
-        for by_values in (True, False)
-    ]
+    ways = [Evaluator(policy, by_distribution, by_values) for by_distribution in (True, False) for by_values in (True, False)]
     for evaluator in ways:
         try:
             evaluation = evaluator.as_it_acts(observations, actions)
@@ -246,9 +217,7 @@ def _agreeing(
     return None
 
 
-def _act(
-    policy: ActorCriticPolicy, observations: PyTorchObs
-) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+def _act(policy: ActorCriticPolicy, observations: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """Actions, values and log-probabilities of ``forward``, which uses up no random numbers."""
     with th.random.fork_rng([policy.device] if policy.device.type == "cuda" else []):
         actions, values, log_prob = policy(observations)
@@ -261,13 +230,7 @@ def is_same_log_prob(actual: th.Tensor, expected: th.Tensor) -> bool:
     :param expected: the same, computed in another way
     :return: whether they are equal but for rounding, each relative to its own size
     """
-    return bool(
-        (actual == expected)
-        .logical_or(
-            (actual - expected).abs() <= TOLERANCE * expected.abs().clamp(min=1)
-        )
-        .all()
-    )
+    return bool((actual == expected).logical_or((actual - expected).abs() <= TOLERANCE * expected.abs().clamp(min=1)).all())
 
 
 def is_same_value(actual: th.Tensor, expected: th.Tensor) -> bool:
@@ -277,8 +240,4 @@ def is_same_value(actual: th.Tensor, expected: th.Tensor) -> bool:
     :return: whether they are equal but for rounding, relative to the largest
     """
     actual, expected = actual.flatten(), expected.flatten()
-    return bool(
-        (
-            (actual - expected).abs() <= TOLERANCE * expected.abs().max().clamp(min=1)
-        ).all()
-    )
+    return bool(((actual - expected).abs() <= TOLERANCE * expected.abs().max().clamp(min=1)).all())

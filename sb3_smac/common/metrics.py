@@ -33,25 +33,14 @@ class Metrics:
         :param batch: actor batch
         :param direction: x, shape (d,)
         """
-        lengths = [
-            th.linalg.vector_norm(vector, dtype=th.float64).item()
-            for vector in (batch.gradient, direction)
-        ]
-        units = [
-            vector / max(length, TINY)
-            for vector, length in zip((batch.gradient, direction), lengths, strict=True)
-        ]
-        self.add(
-            "policy_loss",
-            -(batch.advantages * batch.evaluation.log_prob.detach()).mean().item(),
-        )
+        lengths = [th.linalg.vector_norm(vector, dtype=th.float64).item() for vector in (batch.gradient, direction)]
+        units = [vector / max(length, TINY) for vector, length in zip((batch.gradient, direction), lengths, strict=True)]
+        self.add("policy_loss", -(batch.advantages * batch.evaluation.log_prob.detach()).mean().item())
         self.add("entropy_loss", -batch.evaluation.mean_entropy.item())
         self.add("policy_gradient_norm", lengths[0])
         self.add("natural_gradient_norm", lengths[1])
         self.add("cosine_similarity", units[0].dot(units[1]).item())
-        if (
-            "score_norm" not in self._values
-        ):  # of the first batch only: it may cost a backward pass
+        if "score_norm" not in self._values:  # of the first batch only: it may cost a backward pass
             self.add("score_norm", batch.scores.mean().norm().item())
 
     def clear(self) -> None:
@@ -73,9 +62,7 @@ class Metrics:
             logger.record("train/value_loss", value_loss)
 
 
-def record_rollout(
-    logger: Logger, buffer: RolloutBuffer, policy: nn.Module, n_updates: int
-) -> None:
+def record_rollout(logger: Logger, buffer: RolloutBuffer, policy: nn.Module, n_updates: int) -> None:
     """
     Log what needs no actor batch.
 
@@ -85,9 +72,7 @@ def record_rollout(
     :param n_updates: number of updates
     """
     # float64: squares of large rewards leave float32
-    predicted, returns = (
-        array.flatten().astype(np.float64) for array in (buffer.values, buffer.returns)
-    )
+    predicted, returns = (array.flatten().astype(np.float64) for array in (buffer.values, buffer.returns))
     logger.record("train/log_prob", float(buffer.log_probs.mean()))
     logger.record("train/explained_variance", explained_variance(predicted, returns))
     log_std = getattr(policy, "log_std", None)

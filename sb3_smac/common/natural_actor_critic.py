@@ -22,13 +22,7 @@ from sb3_smac.common.critic import CriticOptimizer, fit_critic
 from sb3_smac.common.evaluation import Evaluation, Evaluator, agreeing_evaluator
 from sb3_smac.common.metrics import Metrics, record_rollout
 from sb3_smac.common.observation_statistics import update_observation_statistics
-from sb3_smac.common.parameters import (
-    checksum,
-    make_optimizer,
-    restored_on_error,
-    set_parameters_of,
-    split_parameters,
-)
+from sb3_smac.common.parameters import checksum, make_optimizer, restored_on_error, set_parameters_of, split_parameters
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
 from sb3_smac.common.steps import ActorStep
@@ -38,14 +32,7 @@ CriticTarget = Literal["gae", "monte_carlo"]
 
 # Arguments that Stable-Baselines3's on-policy algorithms do not have
 OWN = (
-    *(
-        "batch_size",
-        "target_kl",
-        "line_search",
-        "critic_learning_rate",
-        "critic_optimizer",
-        "critic_damping",
-    ),
+    *("batch_size", "target_kl", "line_search", "critic_learning_rate", "critic_optimizer", "critic_damping"),
     *("n_critic_updates", "critic_batch_size", "critic_target"),
     *("normalize_advantage", "normalize_observations", "normalize_returns"),
 )
@@ -57,11 +44,7 @@ def inherited(arguments: Mapping[str, Any], *own: str) -> dict[str, Any]:
     :param own: names of the arguments that are the subclass's own
     :return: the arguments that go on to the base class
     """
-    return {
-        name: value
-        for name, value in arguments.items()
-        if name not in ("self", "__class__", *own)
-    }
+    return {name: value for name, value in arguments.items() if name not in ("self", "__class__", *own)}
 
 
 class NaturalActorCritic(OnPolicyAlgorithm):
@@ -168,19 +151,9 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         of_base = inherited(locals(), *OWN, "_init_setup_model")
-        actions = (
-            spaces.Box,
-            spaces.Discrete,
-            spaces.MultiDiscrete,
-            spaces.MultiBinary,
-        )
+        actions = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
         arguments.check_types(of_base, self.policy_aliases)
-        super().__init__(
-            **of_base,
-            vf_coef=0.0,
-            supported_action_spaces=actions,
-            _init_setup_model=False,
-        )
+        super().__init__(**of_base, vf_coef=0.0, supported_action_spaces=actions, _init_setup_model=False)
         self.batch_size = batch_size
         self.target_kl = target_kl
         self.line_search = line_search
@@ -219,67 +192,40 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._check_hyperparameters()
         # A loaded model knows what it was built with; one from before these arguments was trained without
         self._normalizes: dict[str, bool] = arguments.normalization(self)
-        if self.rollout_buffer_class is None and not isinstance(
-            self.observation_space, spaces.Dict
-        ):
+        if self.rollout_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
             self.rollout_buffer_class = buffers.RolloutBuffer
         policy_kwargs = self.policy_kwargs
-        self.policy_kwargs = {
-            **policy_kwargs,
-            **{name: True for name, is_on in self._normalizes.items() if is_on},
-        }
+        self.policy_kwargs = {**policy_kwargs, **{name: True for name, is_on in self._normalizes.items() if is_on}}
         with arguments.named_in_errors(self):
             super()._setup_model()
         self.policy_kwargs = policy_kwargs
         self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
         # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
-        critic_learning_rate = value_at(
-            "critic_learning_rate", self.critic_learning_rate, 1.0
-        )
-        optimizer = (
-            self.policy.optimizer_class,
-            self.critic_parameters,
-            critic_learning_rate,
-            self.policy.optimizer_kwargs,
-        )
+        critic_learning_rate = value_at("critic_learning_rate", self.critic_learning_rate, 1.0)
+        optimizer = self.policy.optimizer_class, self.critic_parameters, critic_learning_rate, self.policy.optimizer_kwargs
         self.policy.optimizer = make_optimizer(*optimizer)
-        self._checksum_when_built: float = getattr(
-            self, "_checksum_when_built", checksum(self.policy.parameters())
-        )
+        self._checksum_when_built: float = getattr(self, "_checksum_when_built", checksum(self.policy.parameters()))
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
         self._scheduled_learning_rate = self.learning_rate
 
-    def _maybe_recommend_cpu(
-        self, mlp_class_name: str = policies.MlpPolicy.__name__
-    ) -> None:
+    def _maybe_recommend_cpu(self, mlp_class_name: str = policies.MlpPolicy.__name__) -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._check_rollout_size()
         name = type(self).__name__
-        args = tuple(
-            name if value == OnPolicyAlgorithm.__name__ else value for value in args
-        )  # the default tb_log_name
+        args = tuple(name if value == OnPolicyAlgorithm.__name__ else value for value in args)  # the default tb_log_name
         return super()._setup_learn(*args, **kwargs)
 
-    def _update_current_progress_remaining(
-        self, num_timesteps: int, total_timesteps: int
-    ) -> None:
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # The last rollout may run past the end, where a schedule to 0 would go below it
-        super()._update_current_progress_remaining(
-            min(num_timesteps, total_timesteps), total_timesteps
-        )
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
     def _excluded_save_params(self) -> list[str]:
         # rebuilt by _setup_model, or by the next update
-        return [
-            *super()._excluded_save_params(),
-            "actor_parameters",
-            "critic_parameters",
-            "_metrics",
-        ]
+        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_metrics"]
 
     @classmethod
     def load(
@@ -309,28 +255,18 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         arguments.check_types({**kwargs, "device": device}, cls.policy_aliases)
         if kwargs.get("rollout_buffer_kwargs", {}) is None:
             kwargs["rollout_buffer_kwargs"] = {}
-        if (
-            "stats_window_size" in kwargs
-        ):  # the one argument that is kept under another name
+        if "stats_window_size" in kwargs:  # the one argument that is kept under another name
             kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
-        return super().load(
-            path, env, device, custom_objects, print_system_info, force_reset, **kwargs
-        )
+        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
 
     def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: RolloutBuffer,
-        n_rollout_steps: int,
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         if rollout_buffer is self.rollout_buffer:
             rollout_buffer = self.rollout_buffer = buffers.updated(rollout_buffer, self)
         try:
             with plain_forward(self.policy):
-                return super().collect_rollouts(
-                    env, callback, rollout_buffer, n_rollout_steps
-                )
+                return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         except ValueError:
             # torch refuses a NaN mean without a word on the observation that it comes from
             checks.observations_are_finite(self._last_obs, self.num_timesteps)
@@ -354,27 +290,18 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         """
         self._check_hyperparameters()
         self._check_rollout_size()
-        checks.rollout_is_finite(
-            self.rollout_buffer, self._last_obs, self.num_timesteps
-        )
+        checks.rollout_is_finite(self.rollout_buffer, self._last_obs, self.num_timesteps)
         if self.critic_target == "monte_carlo":
             self._set_monte_carlo_returns()
-        rollout = next(
-            self.rollout_buffer.get(batch_size=None)
-        )  # all transitions, shuffled
+        rollout = next(self.rollout_buffer.get(batch_size=None))  # all transitions, shuffled
         evaluator, acted = agreeing_evaluator(self.policy, rollout)
         self._find_parameters(evaluator, rollout)
         self._update_learning_rates()
-        is_untrained = (
-            self._n_updates == 0
-            and checksum(self.policy.parameters()) == self._checksum_when_built
-        )
+        is_untrained = self._n_updates == 0 and checksum(self.policy.parameters()) == self._checksum_when_built
         with restored_on_error(self.policy, self._step, *self._optimizers()):
             moved = move_actor(self, evaluator, rollout, acted)
             value_loss = fit_critic(self, evaluator, rollout, is_untrained)
-            kl = update_observation_statistics(
-                self, evaluator, rollout, acted, moved, is_untrained
-            )
+            kl = update_observation_statistics(self, evaluator, rollout, acted, moved, is_untrained)
         self._n_updates += 1
         self._metrics.log(self.logger, approx_kl=kl, value_loss=value_loss)
         record_rollout(self.logger, self.rollout_buffer, self.policy, self._n_updates)
@@ -382,32 +309,20 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     def _set_monte_carlo_returns(self) -> None:
         buffer = self.rollout_buffer
         # Whatever λ_GAE, the last step's TD(λ) return is its reward plus the bootstrapped value
-        buffer.returns = monte_carlo_returns(
-            buffer.rewards, buffer.episode_starts, buffer.returns[-1], self.gamma
-        )
+        buffer.returns = monte_carlo_returns(buffer.rewards, buffer.episode_starts, buffer.returns[-1], self.gamma)
 
-    def _find_parameters(
-        self, evaluator: Evaluator, rollout: RolloutBufferSamples
-    ) -> None:
+    def _find_parameters(self, evaluator: Evaluator, rollout: RolloutBufferSamples) -> None:
         """The parameters of actor and critic as the policy is now: users put other modules into it."""
-        self.actor_parameters, self.critic_parameters = split_parameters(
-            self.policy, evaluator, rollout
-        )
+        self.actor_parameters, self.critic_parameters = split_parameters(self.policy, evaluator, rollout)
         set_parameters_of(self.policy.optimizer, self.critic_parameters)
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [self.policy.optimizer]
 
     def _update_learning_rates(self) -> None:
-        if (
-            self.learning_rate is not self._scheduled_learning_rate
-        ):  # changed since lr_schedule was made of it
+        if self.learning_rate is not self._scheduled_learning_rate:  # changed since lr_schedule was made of it
             self._setup_lr_schedule()
-        critic_learning_rate = value_at(
-            "critic_learning_rate",
-            self.critic_learning_rate,
-            self._current_progress_remaining,
-        )
+        critic_learning_rate = value_at("critic_learning_rate", self.critic_learning_rate, self._current_progress_remaining)
         update_learning_rate(self.policy.optimizer, critic_learning_rate)
         self.logger.record("train/learning_rate", self._step_size)
         self.logger.record("train/critic_learning_rate", critic_learning_rate)
@@ -415,19 +330,13 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     @property
     def _step_size(self) -> float:
         """α now."""
-        return value_at(
-            "learning_rate", self.lr_schedule, self._current_progress_remaining
-        )
+        return value_at("learning_rate", self.lr_schedule, self._current_progress_remaining)
 
     @property
     def _current_target_kl(self) -> float | None:
         """``target_kl`` now."""
         kl = self.target_kl
-        return (
-            None
-            if kl is None
-            else value_at("target_kl", kl, self._current_progress_remaining)
-        )
+        return None if kl is None else value_at("target_kl", kl, self._current_progress_remaining)
 
     @property
     def _searches_line(self) -> bool:
@@ -435,11 +344,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         return bool(self.line_search)
 
     def _actor_steps(
-        self,
-        evaluator: Evaluator,
-        rollout: RolloutBufferSamples,
-        advantages: th.Tensor,
-        acted: Evaluation,
+        self, evaluator: Evaluator, rollout: RolloutBufferSamples, advantages: th.Tensor, acted: Evaluation
     ) -> Evaluation | None:
         """
         The actor's steps of an update; see :func:`~sb3_smac.common.actor_update.step_over_batches`.

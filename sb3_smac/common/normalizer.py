@@ -50,14 +50,10 @@ class RunningMoments(nn.Module):
         """
         samples = samples.double()
         total = self.count + weight * len(samples)
-        share = (
-            weight * len(samples) / total
-        )  # of the new samples in all; 1 the first time, and the initial values are gone
+        share = weight * len(samples) / total  # of the new samples in all; 1 the first time, and the initial values are gone
         var, mean = th.var_mean(samples, dim=0, correction=0)
         delta = mean - self.mean
-        self.var.copy_(
-            (1 - share) * self.var + share * var + share * (1 - share) * delta.square()
-        )
+        self.var.copy_((1 - share) * self.var + share * var + share * (1 - share) * delta.square())
         self.mean.add_(share * delta)
         self.count.copy_(total)
 
@@ -75,14 +71,10 @@ class ObservationNormalizer(RunningMoments):
         :return: in float32, same shape
         """
         # Through float32, as Stable-Baselines3 casts observations, whatever type the buffer keeps: all see the same to the bit
-        return (
-            ((observations.float() - self.mean) / self.std).clamp(-CLIP, CLIP).float()
-        )
+        return ((observations.float() - self.mean) / self.std).clamp(-CLIP, CLIP).float()
 
     @th.no_grad()
-    def fold(
-        self, before: "ObservationNormalizer", share: float, layers: list[nn.Linear]
-    ) -> None:
+    def fold(self, before: "ObservationNormalizer", share: float, layers: list[nn.Linear]) -> None:
         """
         Correct the layers that take normalised observations for a part of the change of the statistics.
 
@@ -137,24 +129,16 @@ def unit_scale(
     :return: targets in the units of the last layer, shape (N,), and what its unit is worth in units of the return
     """
     largest = returns.abs().max().item()
-    if (
-        head is None
-        or (moments is None and largest < LARGEST_RETURN)
-        or not _is_affine_in(head, values)
-    ):
+    if head is None or (moments is None and largest < LARGEST_RETURN) or not _is_affine_in(head, values):
         yield returns, 1.0
         return
     frozen = not all(parameter.requires_grad for parameter in head.parameters())
     if moments is None:
-        mean, std = returns.new_zeros((), dtype=th.float64), returns.new_tensor(
-            largest, dtype=th.float64
-        )
+        mean, std = returns.new_zeros((), dtype=th.float64), returns.new_tensor(largest, dtype=th.float64)
     else:
         if not frozen:
             moments.update(returns)
-        mean, std = (
-            moments.mean if head.bias is not None else th.zeros_like(moments.mean)
-        ), moments.std
+        mean, std = moments.mean if head.bias is not None else th.zeros_like(moments.mean), moments.std
     originals = [parameter.detach().clone() for parameter in head.parameters()]
     if frozen or not is_untrained:
         _rescale(head, 1 / std, -mean / std)

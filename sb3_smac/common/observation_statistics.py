@@ -51,13 +51,9 @@ def update_observation_statistics(
     """
     policy = unwrapped(model.policy)
     after: Evaluation | None = moved
-    if isinstance(policy, NormalizingPolicy) and isinstance(
-        policy.observation_normalizer, ObservationNormalizer
-    ):
+    if isinstance(policy, NormalizingPolicy) and isinstance(policy.observation_normalizer, ObservationNormalizer):
         allowed = math.inf if is_untrained else SHARE * acted.kl(moved)
-        after = _statistics_updated(
-            policy, policy.observation_normalizer, evaluator, rollout, moved, allowed
-        )
+        after = _statistics_updated(policy, policy.observation_normalizer, evaluator, rollout, moved, allowed)
     elif not is_samplewise(policy):  # batch statistics have moved with the critic
         after = evaluator.after_step(rollout.observations, rollout.actions)
     return checked_kl(model.action_space, acted, after)
@@ -84,22 +80,14 @@ def _statistics_updated(
         if change <= allowed:
             return after
         layers = policy.input_layers(few)
-        state = [
-            parameter.detach().clone()
-            for layer in layers
-            for parameter in layer.parameters()
-        ]
+        state = [parameter.detach().clone() for layer in layers for parameter in layer.parameters()]
         # the divergence is quadratic in the share
-        normalizer.fold(
-            before, math.sqrt(allowed / change) if change < math.inf else 0.0, layers
-        )
+        normalizer.fold(before, math.sqrt(allowed / change) if change < math.inf else 0.0, layers)
         after = now()
         if moved.kl(after) <= 2 * allowed + ROUNDING:
             return after
         with th.no_grad():
-            for parameter, value in zip(
-                (p for layer in layers for p in layer.parameters()), state, strict=True
-            ):
+            for parameter, value in zip((p for layer in layers for p in layer.parameters()), state, strict=True):
                 parameter.copy_(value)
         normalizer.load_state_dict(before.state_dict())
     return now()

@@ -17,9 +17,7 @@ from sb3_smac.maths import leaf_uses
 
 
 def split_parameters(
-    policy: ActorCriticPolicy,
-    evaluator: Evaluator | None = None,
-    rollout: RolloutBufferSamples | None = None,
+    policy: ActorCriticPolicy, evaluator: Evaluator | None = None, rollout: RolloutBufferSamples | None = None
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """
     Actor and critic parameters of a policy, in the order of ``policy.parameters()``, frozen ones included.
@@ -34,31 +32,18 @@ def split_parameters(
     :raises ValueError: if either has no parameters of its own; without an evaluator, also if either has only frozen ones
     """
     was_training = policy.training
-    policy.set_training_mode(
-        False
-    )  # neither batch statistics nor dropout's random numbers are touched
+    policy.set_training_mode(False)  # neither batch statistics nor dropout's random numbers are touched
     is_new = evaluator is None or rollout is None
     if evaluator is None or rollout is None:
-        space = copy.deepcopy(
-            policy.observation_space
-        )  # sampling must not advance the environment's own generator
+        space = copy.deepcopy(policy.observation_space)  # sampling must not advance the environment's own generator
         space.seed(0)
         observations, _ = policy.obs_to_tensor(space.sample())
         evaluator, actions = initial_evaluator(policy, observations)
     else:
-        observations, actions = (
-            select(rollout.observations, slice(2)),
-            rollout.actions[:2],
-        )
-    frozen = [
-        parameter
-        for parameter in policy.parameters()
-        if not parameter.requires_grad and parameter.is_floating_point()
-    ]
+        observations, actions = select(rollout.observations, slice(2)), rollout.actions[:2]
+    frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad and parameter.is_floating_point()]
     try:
-        for (
-            parameter
-        ) in frozen:  # may be unfrozen later: whose they are is asked of the graph
+        for parameter in frozen:  # may be unfrozen later: whose they are is asked of the graph
             parameter.requires_grad_(True)
         with th.enable_grad():
             of_actor = leaf_uses(evaluator.evaluate(observations, actions).log_prob)
@@ -67,17 +52,11 @@ def split_parameters(
         for parameter in frozen:
             parameter.requires_grad_(False)
     with th.no_grad():
-        evaluator.evaluate(
-            observations, actions
-        )  # the policy keeps its last distribution: not one with a graph
+        evaluator.evaluate(observations, actions)  # the policy keeps its last distribution: not one with a graph
     policy.set_training_mode(was_training)
 
     actor = [parameter for parameter in policy.parameters() if parameter in of_actor]
-    critic = [
-        parameter
-        for parameter in policy.parameters()
-        if parameter in of_critic and parameter not in of_actor
-    ]
+    critic = [parameter for parameter in policy.parameters() if parameter in of_critic and parameter not in of_actor]
     for name, own in (("actor", actor), ("critic", critic)) if is_new else ():
         if not any(parameter.requires_grad for parameter in own):
             raise ValueError(
@@ -87,9 +66,7 @@ def split_parameters(
     return actor, critic
 
 
-def set_parameters_of(
-    optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter]
-) -> None:
+def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
     """
     Make an optimizer that of these parameters: new ones are added to its first group, others leave it with their state.
 
@@ -101,14 +78,10 @@ def set_parameters_of(
     if held == wanted:
         return
     for group in groups:
-        group["params"] = [
-            parameter for parameter in group["params"] if parameter in wanted
-        ]
+        group["params"] = [parameter for parameter in group["params"] if parameter in wanted]
     for parameter in held - wanted:
         optimizer.state.pop(parameter, None)
-    groups[0]["params"] += [
-        parameter for parameter in parameters if parameter not in held
-    ]
+    groups[0]["params"] += [parameter for parameter in parameters if parameter not in held]
 
 
 def checksum(parameters: Iterable[nn.Parameter]) -> float:
@@ -116,9 +89,7 @@ def checksum(parameters: Iterable[nn.Parameter]) -> float:
     :param parameters: some parameters
     :return: a number that changes when any of them does
     """
-    return sum(
-        parameter.detach().double().abs().sum().item() for parameter in parameters
-    )
+    return sum(parameter.detach().double().abs().sum().item() for parameter in parameters)
 
 
 def copy_of_state(policy: nn.Module) -> dict[str, Any]:
@@ -146,20 +117,13 @@ def make_optimizer(
     :return: the optimizer
     """
     implementation: dict[str, Any] = {}
-    if (
-        optimizer_class in (th.optim.Adam, th.optim.AdamW)
-        and not {"fused", "foreach", "capturable"} & optimizer_kwargs.keys()
-    ):
-        implementation["fused"] = all(
-            parameter.device.type in ("cpu", "cuda") for parameter in parameters
-        )
+    if optimizer_class in (th.optim.Adam, th.optim.AdamW) and not {"fused", "foreach", "capturable"} & optimizer_kwargs.keys():
+        implementation["fused"] = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return optimizer_class(parameters, lr=learning_rate, **implementation, **optimizer_kwargs)  # type: ignore[call-arg]
 
 
 @contextmanager
-def restored_on_error(
-    policy: nn.Module, step: ActorStep, *optimizers: th.optim.Optimizer
-) -> Iterator[None]:
+def restored_on_error(policy: nn.Module, step: ActorStep, *optimizers: th.optim.Optimizer) -> Iterator[None]:
     """
     Put a policy, the memory of its step and its optimizers back as they were if the block raises.
 
@@ -168,16 +132,12 @@ def restored_on_error(
     :param optimizers: optimizers whose state is restored
     """
     state, curvature = copy_of_state(policy), step.curvature
-    optimizer_states = [
-        copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers
-    ]
+    optimizer_states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     try:
         yield
     except BaseException:
         policy.load_state_dict(state)
         step.curvature = curvature
-        for optimizer, optimizer_state in zip(
-            optimizers, optimizer_states, strict=True
-        ):
+        for optimizer, optimizer_state in zip(optimizers, optimizer_states, strict=True):
             optimizer.load_state_dict(optimizer_state)
         raise

@@ -7,24 +7,14 @@ from weakref import WeakKeyDictionary
 import torch as th
 from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    FlattenExtractor,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from sb3_smac.common.normalizer import (
-    EPSILON,
-    ObservationNormalizer,
-    ReturnNormalizer,
-    is_vector,
-)
+from sb3_smac.common.normalizer import EPSILON, ObservationNormalizer, ReturnNormalizer, is_vector
 from sb3_smac.maths import LayerRecorder
 
-FastForward = Callable[
-    [PyTorchObs, bool], tuple[th.Tensor, th.Tensor, th.Tensor] | None
-]
+FastForward = Callable[[PyTorchObs, bool], tuple[th.Tensor, th.Tensor, th.Tensor] | None]
 
 # What computes the same faster while a rollout is collected, or gives ``None``. Not in the policy: copies do not take it along
 FAST_FORWARDS: WeakKeyDictionary[nn.Module, FastForward] = WeakKeyDictionary()
@@ -39,14 +29,10 @@ class _DisjointByDefault:
         the actor's step, and the critic's gradient leaves them alone.
     """
 
-    def __init__(
-        self, *args: Any, share_features_extractor: bool | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, share_features_extractor: bool | None = None, **kwargs: Any) -> None:
         if share_features_extractor is None:
             default = FlattenExtractor if isinstance(self, ActorCriticPolicy) else None
-            share_features_extractor = (
-                kwargs.get("features_extractor_class", default) is FlattenExtractor
-            )
+            share_features_extractor = kwargs.get("features_extractor_class", default) is FlattenExtractor
         super().__init__(*args, share_features_extractor=share_features_extractor, **kwargs)  # type: ignore[call-arg]  # a mixin
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -60,17 +46,13 @@ class _NormalizedFeatures(BasePolicy):
 
     observation_normalizer: nn.Module
 
-    def extract_features(
-        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor
-    ) -> th.Tensor:
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
         """
         :param obs: observations as the environment gives them
         :param features_extractor: takes the normalised ones
         :return: features
         """
-        return super().extract_features(
-            self.observation_normalizer(obs), features_extractor
-        )
+        return super().extract_features(self.observation_normalizer(obs), features_extractor)
 
 
 class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  # type: ignore[misc]  # as SB3's own bases
@@ -87,11 +69,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
     """
 
     def __init__(
-        self,
-        *args: Any,
-        normalize_observations: bool = False,
-        normalize_returns: bool = False,
-        **kwargs: Any,
+        self, *args: Any, normalize_observations: bool = False, normalize_returns: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         if normalize_observations and not is_vector(self.observation_space):
@@ -99,35 +77,21 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
                 "normalize_observations must be False unless the observation space is a one-dimensional Box, got "
                 f"{normalize_observations!r} for {self.observation_space}"
             )
-        self.normalize_observations, self.normalize_returns = (
-            normalize_observations,
-            normalize_returns,
-        )
+        self.normalize_observations, self.normalize_returns = normalize_observations, normalize_returns
         shape = self.observation_space.shape or ()
-        self.observation_normalizer = (
-            ObservationNormalizer(shape) if normalize_observations else nn.Identity()
-        )
-        self.return_normalizer = (
-            ReturnNormalizer() if normalize_returns else nn.Identity()
-        )
+        self.observation_normalizer = ObservationNormalizer(shape) if normalize_observations else nn.Identity()
+        self.return_normalizer = ReturnNormalizer() if normalize_returns else nn.Identity()
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        parameters = {
-            "normalize_observations": self.normalize_observations,
-            "normalize_returns": self.normalize_returns,
-        }
+        parameters = {"normalize_observations": self.normalize_observations, "normalize_returns": self.normalize_returns}
         return {**super()._get_constructor_parameters(), **parameters}
 
-    def forward(
-        self, obs: PyTorchObs, deterministic: bool = False
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         fast_forward = FAST_FORWARDS.get(self)
         result = None if fast_forward is None else fast_forward(obs, deterministic)
         return super().forward(obs, deterministic) if result is None else result  # type: ignore[arg-type]  # SB3: Tensor
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """
         :param state_dict: parameters and buffers
         :param strict: whether every one must be there, and no other
@@ -136,22 +100,15 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         :raises ValueError: if it does not fit this policy
         """
         for name in ("observation", "return") if strict else ():
-            has, gets = (
-                getattr(self, f"normalize_{name}s"),
-                f"{name}_normalizer.mean" in state_dict,
-            )
+            has, gets = getattr(self, f"normalize_{name}s"), f"{name}_normalizer.mean" in state_dict
             if bool(has) != gets:
                 raise ValueError(
                     f"normalize_{name}s must be {gets} for these parameters, which were trained with it, got {has!r}"
                 )
         try:
-            return super().load_state_dict(
-                _with_values_in_units_of_reward(state_dict), strict, assign
-            )
+            return super().load_state_dict(_with_values_in_units_of_reward(state_dict), strict, assign)
         except RuntimeError as error:
-            raise StateDictError(
-                f"state_dict must be that of a policy like this one. {error}"
-            ) from error
+            raise StateDictError(f"state_dict must be that of a policy like this one. {error}") from error
 
     def input_layers(self, observations: th.Tensor) -> list[nn.Linear]:
         """
@@ -173,9 +130,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
                     and call.inputs.shape == features.shape
                     and th.equal(call.inputs, features)
                     and call.layer.bias is not None
-                    and all(
-                        parameter.requires_grad for parameter in call.layer.parameters()
-                    )
+                    and all(parameter.requires_grad for parameter in call.layer.parameters())
                     and call.layer not in found
                 ]
         return found
@@ -188,21 +143,11 @@ class StateDictError(ValueError, RuntimeError):
 def _with_values_in_units_of_reward(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     """Until version 0.1 the critic's last layer put out normalised values, and the statistics' count was an integer."""
     count = state_dict.get("return_normalizer.count")
-    if (
-        count is None
-        or count.is_floating_point()
-        or "value_net.weight" not in state_dict
-    ):
+    if count is None or count.is_floating_point() or "value_net.weight" not in state_dict:
         return state_dict
-    mean, std = (
-        state_dict["return_normalizer.mean"],
-        (state_dict["return_normalizer.var"] + EPSILON).sqrt(),
-    )
+    mean, std = state_dict["return_normalizer.mean"], (state_dict["return_normalizer.var"] + EPSILON).sqrt()
     weight, bias = state_dict["value_net.weight"], state_dict["value_net.bias"]
-    scaled = {
-        "value_net.weight": (weight * std).to(weight),
-        "value_net.bias": (bias * std + mean).to(bias),
-    }
+    scaled = {"value_net.weight": (weight * std).to(weight), "value_net.bias": (bias * std + mean).to(bias)}
     return {**state_dict, **scaled}
 
 

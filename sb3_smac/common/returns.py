@@ -3,12 +3,7 @@
 import numpy as np
 
 
-def monte_carlo_returns(
-    rewards: np.ndarray,
-    episode_starts: np.ndarray,
-    last_returns: np.ndarray,
-    gamma: float,
-) -> np.ndarray:
+def monte_carlo_returns(rewards: np.ndarray, episode_starts: np.ndarray, last_returns: np.ndarray, gamma: float) -> np.ndarray:
     """
     Discounted sums of rewards until the end of each episode, or until the end of the rollout, where they are bootstrapped:
 
@@ -26,7 +21,5 @@ def monte_carlo_returns(
     returns = np.empty_like(rewards)
     returns[-1] = last_returns
     for step in reversed(range(len(rewards) - 1)):
-        returns[step] = (
-            rewards[step] + gamma * (1.0 - episode_starts[step + 1]) * returns[step + 1]
-        )
+        returns[step] = rewards[step] + gamma * (1.0 - episode_starts[step + 1]) * returns[step + 1]
     return returns

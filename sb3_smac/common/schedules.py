@@ -43,9 +43,7 @@ class CallableSchedule:
         return float(self.schedule(progress_remaining))
 
 
-def to_schedule(
-    value: ScheduleLike, name: str, minimum: float = 0.0, exclusive: bool = False
-) -> Schedule:
+def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive: bool = False) -> Schedule:
     """
     Turn a number, a schedule or the RL Zoo's ``"lin_x"`` into a schedule.
 
@@ -56,7 +54,9 @@ def to_schedule(
     :return: a schedule whose output is a Python float
     :raises ValueError: if ``value`` is none of these or starts below the minimum
     """
-    accepted = f"a finite number {'>' if exclusive else '>='} {minimum:g}, a schedule (callable) or a string such as 'lin_0.001'"
+    accepted = (
+        f"a finite number {'>' if exclusive else '>='} {minimum:g}, a schedule (callable) or a string such as 'lin_0.001'"
+    )
     error = ValueError(f"{name} must be {accepted}, got {value!r}")
     schedule: Schedule
     try:

@@ -83,14 +83,10 @@ class ActorStep:
 
     def _sized(self, mover: "_Mover", before: Evaluation, target_kl: float) -> float:
         """The α at which the policy's KL divergence on the batch is the target."""
-        squared_norm = (
-            th.linalg.vector_norm(mover.direction, dtype=th.float64).item() ** 2
-        )
+        squared_norm = th.linalg.vector_norm(mover.direction, dtype=th.float64).item() ** 2
         if squared_norm == 0 or target_kl <= 0:  # nowhere to go
             return 0.0
-        curvature = self.curvature or _predicted_curvature(
-            mover.batch, mover.direction, squared_norm
-        )
+        curvature = self.curvature or _predicted_curvature(mover.batch, mover.direction, squared_norm)
         longest = MAX_DISTANCE / math.sqrt(squared_norm)
 
         def kl_at(step_size: float) -> float:
@@ -109,31 +105,23 @@ class ActorStep:
 class _Mover:
     """The actor's parameters along a line, and what the policy was at each point that was looked at."""
 
-    def __init__(
-        self, evaluator: Evaluator, batch: ActorBatch, direction: th.Tensor
-    ) -> None:
+    def __init__(self, evaluator: Evaluator, batch: ActorBatch, direction: th.Tensor) -> None:
         self.evaluator, self.batch, self.direction = evaluator, batch, direction
         self.start = flatten(batch.parameters)
         self.evaluations: dict[float, Evaluation | None] = {}
 
     def move(self, step_size: float) -> None:
         largest = th.finfo(self.direction.dtype).max  # beyond it torch takes no number
-        assign(
-            self.batch.parameters, self.start, self.direction, min(step_size, largest)
-        )
+        assign(self.batch.parameters, self.start, self.direction, min(step_size, largest))
 
     def evaluate_at(self, step_size: float) -> Evaluation | None:
         if step_size not in self.evaluations:
             self.move(step_size)
-            self.evaluations[step_size] = self.evaluator.after_step(
-                self.batch.observations, self.batch.actions
-            )
+            self.evaluations[step_size] = self.evaluator.after_step(self.batch.observations, self.batch.actions)
         return self.evaluations[step_size]
 
 
-def _accepted(
-    mover: _Mover, before: Evaluation, step_size: float, ent_coef: float
-) -> tuple[float, int]:
+def _accepted(mover: _Mover, before: Evaluation, step_size: float, ent_coef: float) -> tuple[float, int]:
     """
     Halve α until the surrogate ``mean A_i π_θ(a_i | o_i) / π_old(a_i | o_i)`` on the batch, plus the entropy bonus, is at
     least what it was before the step, as TRPO does; stay where the policy was if that takes too many.
@@ -147,10 +135,7 @@ def _accepted(
             return True
         surrogate = ((after.log_prob - before.log_prob).exp() * advantages).mean()
         # far enough away every ratio is 0, which may look harmless
-        return (
-            not surrogate + ent_coef * after.mean_entropy >= objective_before
-            or not before.kl(after) < math.inf
-        )
+        return not surrogate + ent_coef * after.mean_entropy >= objective_before or not before.kl(after) < math.inf
 
     halvings = 0
     while halvings < MAX_HALVINGS and does_harm(step_size):
@@ -160,13 +145,7 @@ def _accepted(
     return step_size, halvings
 
 
-def _predicted_curvature(
-    batch: ActorBatch, direction: th.Tensor, squared_norm: float
-) -> float:
+def _predicted_curvature(batch: ActorBatch, direction: th.Tensor, squared_norm: float) -> float:
     """KL / ‖α x‖² of a small step, by the whole empirical Fisher: ``½ xᵀFx / ‖x‖²``, where ``xᵀFx = mean (s_iᵀx)²``."""
-    curvature = (
-        0.5
-        * batch.scores.product(direction).double().square().mean().item()
-        / squared_norm
-    )
+    curvature = 0.5 * batch.scores.product(direction).double().square().mean().item() / squared_norm
     return curvature if 0 < curvature < math.inf else 1.0

@@ -27,18 +27,13 @@ def frozen(distribution: Distribution) -> Distribution:
     def detached(inner: th.distributions.Distribution) -> th.distributions.Distribution:
         clone = copy.copy(inner)
         clone.__dict__ = {
-            key: value.detach() if isinstance(value, th.Tensor) else value
-            for key, value in inner.__dict__.items()
+            key: value.detach() if isinstance(value, th.Tensor) else value for key, value in inner.__dict__.items()
         }
         return clone
 
     clone = copy.copy(distribution)
     inner = distribution.distribution
-    clone.distribution = (
-        [detached(factor) for factor in inner]
-        if isinstance(inner, list)
-        else detached(inner)
-    )
+    clone.distribution = [detached(factor) for factor in inner] if isinstance(inner, list) else detached(inner)
     return clone
 
 
@@ -62,11 +57,7 @@ def mean_kl(old: Distribution, new: Distribution) -> th.Tensor:
     :return: a scalar tensor
     """
     divergence = kl_divergence(old, new)
-    return (
-        divergence.flatten(start_dim=1).sum(dim=1).mean()
-        if divergence.ndim > 1
-        else divergence.mean()
-    )
+    return divergence.flatten(start_dim=1).sum(dim=1).mean() if divergence.ndim > 1 else divergence.mean()
 
 
 class SizedStep(NamedTuple):
@@ -83,9 +74,7 @@ class SizedStep(NamedTuple):
     passes: int
 
 
-def size_step(
-    kl_at: Callable[[float], float], target_kl: float, first_guess: float
-) -> SizedStep:
+def size_step(kl_at: Callable[[float], float], target_kl: float, first_guess: float) -> SizedStep:
     """
     Find the step size α at which ``kl_at(α)`` is the target, within 10 %, in at most three measurements.
 
@@ -103,16 +92,10 @@ def size_step(
     step = first_guess
     for passes in range(1, MAX_PASSES + MAX_BACKTRACKS + 1):
         kl = kl_at(step)
-        kl = (
-            math.inf if math.isnan(kl) else max(kl, 0.0)
-        )  # rounding makes a KL of 0 negative
-        if kl <= 2 * target_kl and (
-            best is None or abs(kl - target_kl) < abs(best[1] - target_kl)
-        ):
+        kl = math.inf if math.isnan(kl) else max(kl, 0.0)  # rounding makes a KL of 0 negative
+        if kl <= 2 * target_kl and (best is None or abs(kl - target_kl) < abs(best[1] - target_kl)):
             best = (step, kl)
-        if best is not None and (
-            passes >= MAX_PASSES or abs(best[1] - target_kl) <= TOLERANCE * target_kl
-        ):
+        if best is not None and (passes >= MAX_PASSES or abs(best[1] - target_kl) <= TOLERANCE * target_kl):
             return SizedStep(*best, passes)
         step, previous = _next_step(step, kl, previous, target_kl), (step, kl)
         if passes >= MAX_PASSES:  # everything so far overshot
@@ -120,9 +103,7 @@ def size_step(
     return SizedStep(0.0, 0.0, passes)
 
 
-def _next_step(
-    step: float, kl: float, previous: tuple[float, float] | None, target_kl: float
-) -> float:
+def _next_step(step: float, kl: float, previous: tuple[float, float] | None, target_kl: float) -> float:
     """Extrapolate ``log KL`` against ``log α`` with exponent 2, or with the exponent that the last two measurements show."""
     if not math.isfinite(kl):
         return step / 10
@@ -130,9 +111,7 @@ def _next_step(
         return step * 100
     log_kl, exponent = math.log(kl), 2.0
     if previous is not None and 0 < previous[1] < math.inf and previous[0] != step:
-        exponent = (log_kl - math.log(previous[1])) / (
-            math.log(step) - math.log(previous[0])
-        )
+        exponent = (log_kl - math.log(previous[1])) / (math.log(step) - math.log(previous[0]))
     # An exponent far from 2 comes from rounding or from a cliff: trust it only so far
     log_factor = (math.log(target_kl) - log_kl) / min(max(exponent, 0.5), 8.0)
     return step * min(max(math.exp(min(log_factor, 5.0)), 0.01), 100.0)
