@@ -15,7 +15,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_smac import NaturalActorCritic
 from sb3_smac.common.evaluation import Evaluation
 from sb3_smac.common.trust_region import frozen, mean_kl
-from tests import own_policies
 from tests.algorithms import every_algorithm, is_finite, is_same, make
 from tests.own_policies import CASES
 
