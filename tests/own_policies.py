@@ -1,4 +1,4 @@
-"""Policies as users write them: each does something that Stable-Baselines3's does not, in the methods that A2C and PPO call."""
+"""Policies as users write them: each does something of its own in the methods that A2C and PPO call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -329,7 +329,7 @@ def test_a_policy_for_other_observations(algo: str) -> None:
     """The name that fits is in the message."""
     with pytest.raises(ValueError, match="MultiInputPolicy"):
         make(algo, own_policies.CASES["Dict"].env(), "MlpPolicy")
-    with pytest.raises((ValueError, AssertionError), match="CnnPolicy|image|NatureCNN"):
+    with pytest.raises((ValueError, AssertionError), match=r"CnnPolicy|image|NatureCNN"):
         make(algo, own_policies.CONTINUOUS(), "CnnPolicy")
 
 

@@ -350,9 +350,8 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 }
 
 
-@every_algorithm_and_rank
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(("algo", "trained"), [*[(algo, True) for algo in ALGORITHMS], ("smac_full", False)])
 def test_policies_that_are_changed_after_construction(algo: str, change: str, trained: bool) -> None:
     """What acts is trained, all of it, and it is what A2C would train that is given the same optimizer's parameters."""
     model = build(algo, Case("MlpPolicy", own_policies.CONTINUOUS))
