@@ -31,11 +31,11 @@ class _Own:
     def forward(self, obs: th.Tensor, deterministic: bool = False) -> Outputs:
         distribution = self.own_distribution(obs)
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions.reshape((-1, *self.action_space.shape)), self.own_values(obs), distribution.log_prob(actions)
+        return (actions.reshape((-1, *self.action_space.shape)), self.own_values(obs), distribution.log_prob(actions))
 
     def evaluate_actions(self, obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         distribution = self.own_distribution(obs)
-        return self.own_values(obs), distribution.log_prob(actions), distribution.entropy()
+        return (self.own_values(obs), distribution.log_prob(actions), distribution.entropy())
 
     def _predict(self, observation: th.Tensor, deterministic: bool = False) -> th.Tensor:
         return self.own_distribution(observation).get_actions(deterministic=deterministic)
@@ -155,11 +155,7 @@ class ForwardOnly(MlpPolicy):
         latent = self.mlp_extractor.forward_actor(sb3_features(self, obs))
         distribution = _dist(self, latent, self.action_net(latent) / 3 + 0.5 * th.arange(self.action_net.out_features))
         actions = distribution.get_actions(deterministic=deterministic)
-        return (
-            actions.reshape((-1, *self.action_space.shape)),
-            self.predict_values(obs),
-            distribution.log_prob(actions),
-        )
+        return (actions.reshape((-1, *self.action_space.shape)), self.predict_values(obs), distribution.log_prob(actions))
 
 
 class ValuesOfForwardOnly(MlpPolicy):

@@ -39,7 +39,7 @@ class Rewarding(gym.Env):
     """
 
     def __init__(self, action_space: spaces.Space = BOX, reward: Any = None, offset: Any = 0.0, scale: Any = 1.0) -> None:
-        self.observation_space, self.action_space = spaces.Box(-np.inf, np.inf, (3,)), action_space
+        self.observation_space, self.action_space = (spaces.Box(-np.inf, np.inf, (3,)), action_space)
         self.reward = (lambda action: float(np.ravel(action)[0])) if reward is None else reward
         self.offset, self.scale = offset, scale
         self.steps = 0
@@ -53,7 +53,7 @@ class Rewarding(gym.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return self._observation(), self.reward(action), self.steps % 7 == 0, self.steps % 5 == 0, {}
+        return (self._observation(), self.reward(action), self.steps % 7 == 0, self.steps % 5 == 0, {})
 
 
 def build(algo: str, env: Any, **arguments: Any) -> NaturalActorCritic:
@@ -61,7 +61,7 @@ def build(algo: str, env: Any, **arguments: Any) -> NaturalActorCritic:
     return make(name, env, **{"n_steps": 16, "target_kl": 0.02, **own, **arguments})
 
 
-def learned(model: NaturalActorCritic, n_steps: int = 64, **arguments: Any) -> NaturalActorCritic:
+def learned(model: NaturalActorCritic, n_steps: int = 32, **arguments: Any) -> NaturalActorCritic:
     """
     Trained: nothing crashes, all stays finite, and what is logged is.
 
@@ -79,19 +79,18 @@ def learned(model: NaturalActorCritic, n_steps: int = 64, **arguments: Any) -> N
 
 @pytest.mark.parametrize("algo", ["smac", "smac_full"])
 @pytest.mark.parametrize("n_steps", [2, 5])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_short_rollouts(algo: str, n_steps: int, seed: int) -> None:
     """Saturated policies have directions of 1e-34, whose step size is beyond float32."""
     env = make_vec_env("CartPole-v1", n_envs=8)
     model = build(algo, env, n_steps=n_steps, target_kl=0.05, seed=seed, policy_kwargs=None)
-    learned(model, 1500)
+    learned(model, 800)
 
 
 @every_algorithm_and_rank
 @pytest.mark.parametrize("action_space", [BOX, DISCRETE], ids=["Box", "Discrete"])
-@pytest.mark.parametrize("scale", [1e-20, 1e-10, 1e10, 1e15, 1e20, 1e30])
-@pytest.mark.parametrize("target_kl", [0.02, None])
-@pytest.mark.parametrize("normalize_returns", [True, False])
+@pytest.mark.parametrize("scale", [1e-20, 1e15, 1e20, 1e30])
+@pytest.mark.parametrize(("target_kl", "normalize_returns"), [(0.02, True), (0.02, False), (None, True)])
 def test_rewards_of_any_size(
     algo: str, action_space: spaces.Space, scale: float, target_kl: float | None, normalize_returns: bool
 ) -> None:
@@ -280,7 +279,7 @@ def test_a_rollout_within_a_rollout(algo: str, when: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learned(model, callback=callback)
-    assert callback.n_collected >= 4
+    assert callback.n_collected >= 2
     assert model.rollout_buffer.buffer_size == 16
 
 
@@ -308,7 +307,7 @@ def test_frozen_parts(algo: str, part: str, trained: bool, batch_size: int | Non
 
 @every_algorithm_and_rank
 def test_a_target_of_next_to_nothing_and_of_very_much(algo: str) -> None:
-    for target_kl in (1e-30, 1e-12, 1e3, 1e30):
+    for target_kl in (1e-30, 1e30):
         learned(build(algo, Rewarding(), target_kl=target_kl, line_search=True))
         learned(build(algo, Rewarding(DISCRETE), target_kl=target_kl))
 

@@ -25,12 +25,7 @@ EXTRACTORS: dict[str, dict[str, Any]] = {
     "own": {"features_extractor_class": Residual},
     "own, shared": {"features_extractor_class": Residual, "share_features_extractor": True},
 }
-NORMALIZATION = {
-    "on": (True, True),
-    "off": (False, False),
-    "observations": (True, False),
-    "returns": (False, True),
-}
+NORMALIZATION = {"on": (True, True), "off": (False, False), "observations": (True, False), "returns": (False, True)}
 ENVS = {
     "discrete": own_policies.DISCRETE,
     "continuous": own_policies.CONTINUOUS,
@@ -220,7 +215,7 @@ class Documented(policies.ActorCriticPolicy):
     def forward(self, obs: th.Tensor, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         distribution, values = from_features(self, obs)
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions.reshape((-1, *self.action_space.shape)), values, distribution.log_prob(actions)
+        return (actions.reshape((-1, *self.action_space.shape)), values, distribution.log_prob(actions))
 
     def evaluate_actions(self, obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         distribution, values = from_features(self, obs)

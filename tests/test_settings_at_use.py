@@ -38,7 +38,7 @@ class Fixed(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return self._observation(), float(action[0] * self._observation()[0]), False, self.steps % 7 == 0, {}
+        return (self._observation(), float(action[0] * self._observation()[0]), False, self.steps % 7 == 0, {})
 
 
 # Each argument with a value that changes what an update does, and what makes it count

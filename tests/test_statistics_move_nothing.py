@@ -44,7 +44,7 @@ class Drifting(gym.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return self._observation(), float(np.ravel(action)[0]), self.steps % 10 == 0, False, {}
+        return (self._observation(), float(np.ravel(action)[0]), self.steps % 10 == 0, False, {})
 
 
 DRIFTS: dict[str, tuple[Any, Any]] = {

@@ -136,7 +136,7 @@ def test_what_a2c_moves_is_moved(algo: str, case: str) -> None:
     """The same parameters, and no other."""
     kwargs = {"net_arch": [8], **CASES[case].kwargs}
     a2c = A2C(
-        CASES[case].policy if not isinstance(CASES[case].policy, str) else own_class(CASES[case].policy),
+        (CASES[case].policy if not isinstance(CASES[case].policy, str) else own_class(CASES[case].policy)),
         *(DummyVecEnv([CASES[case].env]),),
         **{"n_steps": STEPS, "policy_kwargs": kwargs, "seed": 0, "device": "cpu", **CASES[case].arguments},
     )
@@ -350,9 +350,8 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 }
 
 
-@every_algorithm_and_rank
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(("algo", "trained"), [*[(algo, True) for algo in ALGORITHMS], ("smac_full", False)])
 def test_policies_that_are_changed_after_construction(algo: str, change: str, trained: bool) -> None:
     """What acts is trained, all of it, and it is what A2C would train that is given the same optimizer's parameters."""
     model = build(algo, Case("MlpPolicy", own_policies.CONTINUOUS))

@@ -196,7 +196,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         if self.rollout_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
             self.rollout_buffer_class = buffers.RolloutBuffer
         policy_kwargs = self.policy_kwargs
-        self.policy_kwargs = dict(**policy_kwargs, **{name: True for name, is_on in self._normalizes.items() if is_on})
+        self.policy_kwargs = {**policy_kwargs, **{name: True for name, is_on in self._normalizes.items() if is_on}}
         with arguments.named_in_errors(self):
             super()._setup_model()
         self.policy_kwargs = policy_kwargs
@@ -238,10 +238,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         :return: the model
         :raises ValueError: if an argument is unknown or out of its range
         """
-        arguments.check_names(cls, set(kwargs) - set(inspect.signature(super().load).parameters))
-        if "stats_window_size" in kwargs:  # the one argument that is kept under another name
-            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
-        return super().load(*args, **kwargs)
+        of_sb3 = inspect.signature(super().load).parameters
+        return super().load(*args, **arguments.for_loading(cls, kwargs, of_sb3))
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
