@@ -65,13 +65,14 @@ def learned(model: NaturalActorCritic, n_steps: int = 32, **arguments: Any) -> N
     """
     Trained: nothing crashes, all stays finite, and what is logged is.
 
-    But for a fixed step's KL divergence, which is infinite where the probability of a discrete action rounds to 0.
+    But for the KL divergence of a fixed step, or of several, which is infinite where the probability of a discrete action
+    rounds to 0.
     """
     model.learn(n_steps, **arguments)
     assert is_finite(model)
     logged = {key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")}
     undefined = {"train/explained_variance"}  # of returns that are all equal
-    if model.target_kl is None and not isinstance(model.action_space, spaces.Box):
+    if (model.target_kl is None or model.batch_size is not None) and not isinstance(model.action_space, spaces.Box):
         undefined.add("train/approx_kl")
     assert not {key for key, value in logged.items() if not math.isfinite(value)} - undefined, logged
     return model
