@@ -59,7 +59,7 @@ def measure_actor(options: argparse.Namespace) -> list[Table]:
         "direction, KL search, line search and diagnostics. TRPO's is its `train()` without critic."
     )
     of_steps = (
-        f"Actor's step at N = {size}: policy gradient, direction and move by a fixed α. AC-CG and TRPO make 10 iterations of "
+        f"Actor's step at N = {size}: policy gradient, direction and a fixed move. AC-CG and TRPO make 10 iterations of "
         "conjugate gradient; TRPO's step goes up to its line search. Plain autograd is a forward and a backward pass of "
         "torch's; materialised scores are SMAC's full step with the N x d matrix from `torch.func.vmap(grad)`."
     )

@@ -50,12 +50,13 @@ def hidden_width(n_parameters: float, observation_size: int, action_size: int) -
     return round((math.sqrt(linear**2 + 4 * n_parameters) - linear) / 2)
 
 
-def measure_step(name: str, size: int, width: int, device: str) -> Row:
+def measure_step(name: str, size: int, width: int, device: str, seconds: float = 0.2) -> Row:
     """
     :param name: algorithm
     :param size: N
     :param width: of the two hidden layers
     :param device: where
+    :param seconds: of repeats
     :return: milliseconds and bytes of its actor's step
     """
     network = NETWORKS["Hopper, 64x64"]
@@ -67,27 +68,28 @@ def measure_step(name: str, size: int, width: int, device: str) -> Row:
         step()  # libraries are loaded
     start = time.perf_counter()
     peak = peak_memory(step, device)
-    seconds = time.perf_counter() - start
-    if seconds < SLOW:
-        seconds = median(interleaved({name: step}, seconds=0.2)[name])
+    once = time.perf_counter() - start
+    if once < SLOW:
+        once = median(interleaved({name: step}, seconds)[name])
     n_parameters = sum(parameter.numel() for parameter in model.actor_parameters)
     itemsize = th.float32.itemsize
     return {
         "algorithm": name,
         "d": n_parameters,
         "N": size,
-        "ms": 1e3 * seconds,
+        "ms": 1e3 * once,
         "peak, MB": peak / 1e6,
         "in vectors of size d": peak / itemsize / n_parameters,
         "in matrices N x d": peak / itemsize / n_parameters / size,
     }
 
 
-def grow(axis: str, sizes: Sequence[tuple[int, int]], device: str) -> tuple[list[Row], list[str]]:
+def grow(axis: str, sizes: Sequence[tuple[int, int]], device: str, seconds: float = 0.2) -> tuple[list[Row], list[str]]:
     """
     :param axis: "d" or "N"
     :param sizes: N and the width of the hidden layers, growing
     :param device: where
+    :param seconds: of repeats of one step
     :return: a row per algorithm and size, and what was left out
     """
     rows: list[Row] = []
@@ -98,13 +100,13 @@ def grow(axis: str, sizes: Sequence[tuple[int, int]], device: str) -> tuple[list
             if name in last:
                 row, last_width = last[name]
                 larger = size / row["N"] if axis == "N" else (width / last_width) ** 2
-                seconds = row["ms"] / 1e3 * larger ** TIME_EXPONENT[axis]
+                longest = row["ms"] / 1e3 * larger ** TIME_EXPONENT[axis]
                 memory = row["peak, MB"] * 1e6 * larger ** MEMORY_EXPONENT[axis]
-                if name not in left_out and (seconds > LONGEST or memory > free_memory(device) / 2):
-                    expected = f"{seconds:.0f} s, {memory / 1e9:.1f} GB expected"
+                if name not in left_out and (longest > LONGEST or memory > free_memory(device) / 2):
+                    expected = f"{longest:.0f} s, {memory / 1e9:.1f} GB expected"
                     left_out[name] = f"{name} from N = {size}, width {width} on ({expected})"
             if name not in left_out:
-                last[name] = {"grows": axis, **measure_step(name, size, width, device)}, width
+                last[name] = {"grows": axis, **measure_step(name, size, width, device, seconds)}, width
                 rows.append(last[name][0])
     return rows, list(left_out.values())
 
@@ -131,12 +133,13 @@ def growth(name: str, quick: bool, device: str) -> tuple[list[Table], list[Row]]
     numbers = PARAMETERS[:3] if quick else PARAMETERS
     widths = [hidden_width(number, network.observation_size, network.action_size) for number in numbers]
     size, sizes = (256, (128, 256, 512)) if quick else (1000, TRANSITIONS)
-    against_d, left_out_d = grow("d", [(size, width) for width in widths], device)
-    against_n, left_out_n = grow("N", [(transitions, 64) for transitions in sizes], device)
+    seconds = 0 if quick else 0.2
+    against_d, left_out_d = grow("d", [(size, width) for width in widths], device, seconds)
+    against_n, left_out_n = grow("N", [(transitions, 64) for transitions in sizes], device, seconds)
     exponents = []
     for algorithm in NAMES:
         of_d, of_n = ([row for row in rows if row["algorithm"] == algorithm] for rows in (against_d, against_n))
-        few = measure_step(algorithm, 128, widths[-1], device)
+        few = measure_step(algorithm, 128, widths[-1], device, seconds)
         exponents.append(
             {
                 "algorithm": algorithm,

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib.util import find_spec
 from statistics import median
 
@@ -62,7 +61,7 @@ def measure(task: str, n_envs: int, seconds: float) -> Row:
     """
     envs = {name: SIMULATORS[name](task, n_envs) for name in available(SIMULATORS, n_envs)}
     try:
-        steps = {name: partial(random_stepping(env, FRAMES)) for name, env in envs.items()}
+        steps = {name: random_stepping(env, FRAMES) for name, env in envs.items()}
         times = interleaved(steps, seconds)
     finally:
         for env in envs.values():
