@@ -171,9 +171,8 @@ def test_exponent(speed: ModuleType) -> None:
 
 
 def test_what_would_take_too_long_is_left_out(speed: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed.growth, "NAMES", ("AC-SGD",))
     monkeypatch.setattr(speed.growth, "LONGEST", 0.0)
-    rows, left_out = speed.growth.grow("N", [(32, 8), (64, 8)], "cpu", seconds=0)
+    rows, left_out = speed.growth.grow("N", [(32, 8), (64, 8)], "cpu", ["AC-SGD"], seconds=0)
     assert [row["N"] for row in rows] == [32]
     assert len(left_out) == 1 and "AC-SGD from N = 64" in left_out[0]
 

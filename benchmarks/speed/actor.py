@@ -31,6 +31,8 @@ from .update import SIZE, Update, updates
 
 # So small that the policy is the same after all repeats
 STEP_SIZE = 1e-6
+# Entries of a matrix of scores that is formed
+LARGEST_MATRIX = 1e8
 OURS = ("AC-SGD", "SMAC", "SMAC, rank 128", "SMAC, full", "AC-CG", "AC-Adam")
 
 
@@ -61,7 +63,8 @@ def measure_actor(options: argparse.Namespace) -> list[Table]:
     of_steps = (
         f"Actor's step at N = {size}: policy gradient, direction and a fixed move. AC-CG and TRPO make 10 iterations of "
         "conjugate gradient; TRPO's step goes up to its line search. Plain autograd is a forward and a backward pass of "
-        "torch's; materialised scores are SMAC's full step with the N x d matrix from `torch.func.vmap(grad)`."
+        "torch's; materialised scores are SMAC's full step with the N x d matrix from `torch.func.vmap(grad)` (where it is "
+        "not too large)."
     )
     of_single = (
         f"Single-sample SMAC: the {size} steps of a rollout against as many separate steps by autograd, and by how much the "
@@ -219,7 +222,9 @@ def actor_steps(env: gym.Env, hidden: Sequence[int], data: Data) -> dict[str, Ac
     with th.no_grad():
         old_log_prob = trpo.policy.get_distribution(data.observations).log_prob(data.actions)
     steps["TRPO"] = partial(trpo_step, trpo, data, old_log_prob)
-    steps["materialised scores"] = partial(MaterialisedSolve(build_step("SMAC, full", env, size, hidden).policy).step, data)
+    solve = MaterialisedSolve(build_step("SMAC, full", env, size, hidden).policy)
+    if size * sum(parameter.numel() for parameter in solve.parameters.values()) < LARGEST_MATRIX:
+        steps["materialised scores"] = partial(solve.step, data)
     return steps
 
 

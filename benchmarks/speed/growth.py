@@ -84,11 +84,14 @@ def measure_step(name: str, size: int, width: int, device: str, seconds: float =
     }
 
 
-def grow(axis: str, sizes: Sequence[tuple[int, int]], device: str, seconds: float = 0.2) -> tuple[list[Row], list[str]]:
+def grow(
+    axis: str, sizes: Sequence[tuple[int, int]], device: str, names: Sequence[str] = NAMES, seconds: float = 0.2
+) -> tuple[list[Row], list[str]]:
     """
     :param axis: "d" or "N"
     :param sizes: N and the width of the hidden layers, growing
     :param device: where
+    :param names: algorithms
     :param seconds: of repeats of one step
     :return: a row per algorithm and size, and what was left out
     """
@@ -96,7 +99,7 @@ def grow(axis: str, sizes: Sequence[tuple[int, int]], device: str, seconds: floa
     left_out: dict[str, str] = {}
     last: dict[str, tuple[Row, int]] = {}
     for size, width in sizes:
-        for name in NAMES:
+        for name in names:
             if name in last:
                 row, last_width = last[name]
                 larger = size / row["N"] if axis == "N" else (width / last_width) ** 2
@@ -133,11 +136,11 @@ def growth(name: str, quick: bool, device: str) -> tuple[list[Table], list[Row]]
     numbers = PARAMETERS[:3] if quick else PARAMETERS
     widths = [hidden_width(number, network.observation_size, network.action_size) for number in numbers]
     size, sizes = (256, (128, 256, 512)) if quick else (1000, TRANSITIONS)
-    seconds = 0 if quick else 0.2
-    against_d, left_out_d = grow("d", [(size, width) for width in widths], device, seconds)
-    against_n, left_out_n = grow("N", [(transitions, 64) for transitions in sizes], device, seconds)
+    names, seconds = (NAMES[::2], 0.0) if quick else (NAMES, 0.2)
+    against_d, left_out_d = grow("d", [(size, width) for width in widths], device, names, seconds)
+    against_n, left_out_n = grow("N", [(transitions, 64) for transitions in sizes], device, names, seconds)
     exponents = []
-    for algorithm in NAMES:
+    for algorithm in names:
         of_d, of_n = ([row for row in rows if row["algorithm"] == algorithm] for rows in (against_d, against_n))
         few = measure_step(algorithm, 128, widths[-1], device, seconds)
         exponents.append(

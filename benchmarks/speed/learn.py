@@ -82,7 +82,7 @@ def measure(setting: Setting, size: int) -> list[Row]:
             name: random_stepping(env, size) if name[1] == RANDOM else learning(name[1], env, size)
             for name, env in envs.items()
         }
-        times = interleaved(functions, setting.seconds, turn=0)
+        times = interleaved(functions, setting.seconds, turn=0.2 if setting.seconds else 0)
     finally:
         for env in envs.values():
             env.close()

@@ -49,7 +49,7 @@ def measure_memory(options: argparse.Namespace) -> list[Table]:
     size = 128 if options.quick else SIZE
     rows: list[Row] = []
     for label, network in list(NETWORKS.items())[: 1 if options.quick else None]:
-        for name, update in updates(network, size, NAMES).items():
+        for name, update in updates(network, size, NAMES[:2] if options.quick else NAMES).items():
             peak, parameters, rollout = peak_of(update), parameter_bytes(update), rollout_bytes(update)
             sizes = {"parameters, MB": parameters / 1e6, "rollout, MB": rollout / 1e6, "peak, MB": peak / 1e6}
             over = {"/ (parameters + rollout)": peak / (parameters + rollout)}

@@ -48,6 +48,8 @@ def shown(value: object) -> str:
     :param value: of a cell
     :return: as it is printed: floats with three digits
     """
+    if value != value:  # not measured
+        return ""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

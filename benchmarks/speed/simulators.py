@@ -52,21 +52,21 @@ def random_stepping(env: VecEnv, size: int) -> Action:
     return run
 
 
-def measure(task: str, n_envs: int, seconds: float) -> Row:
+def measure(task: str, n_envs: int, simulators: Iterable[str], seconds: float) -> Row:
     """
     :param task: a task that Gymnasium and EnvPool have
     :param n_envs: number of environments
+    :param simulators: names
     :param seconds: for all simulators together
     :return: frames (steps times environments) per second of each simulator
     """
-    envs = {name: SIMULATORS[name](task, n_envs) for name in available(SIMULATORS, n_envs)}
+    envs = {name: SIMULATORS[name](task, n_envs) for name in available(simulators, n_envs)}
     try:
-        steps = {name: random_stepping(env, FRAMES) for name, env in envs.items()}
-        times = interleaved(steps, seconds)
+        times = interleaved({name: random_stepping(env, FRAMES) for name, env in envs.items()}, seconds)
     finally:
         for env in envs.values():
             env.close()
-    rates = {name: FRAMES / median(times[name]) if name in times else float("nan") for name in SIMULATORS}
+    rates = {name: FRAMES / median(times[name]) if name in times else float("nan") for name in simulators}
     return {"task": task, "environments": n_envs, **rates}
 
 
@@ -75,6 +75,8 @@ def measure_simulators(options: argparse.Namespace) -> list[Table]:
     :param options: of the command line
     :return: frames per second of random actions
     """
-    tasks, numbers = (TASKS[:1], (2,)) if options.quick else (TASKS, (1, 8))
-    rows = [measure(task, n_envs, 0 if options.quick else 3) for task in tasks for n_envs in numbers]
+    tasks, numbers, names, seconds = TASKS, (1, 8), list(SIMULATORS), 3.0
+    if options.quick:  # without subprocesses, which take seconds to start
+        tasks, numbers, names, seconds = TASKS[:1], (2,), [DUMMY, ENVPOOL_1], 0.0
+    rows = [measure(task, n_envs, names, seconds) for task in tasks for n_envs in numbers]
     return [Table("simulators", "Random actions, sampled before: frames per second.", rows)]
