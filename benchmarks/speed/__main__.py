@@ -7,6 +7,7 @@ python benchmarks/speed --only gpu --device cuda:1
 """
 
 import argparse
+import os
 import sys
 import time
 import warnings
@@ -49,14 +50,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections (default: all)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; its speed.md is replaced")
     parser.add_argument("--device", default="cuda", help="the GPU, if there is one (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="see that everything runs: the numbers mean nothing")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # the same in subprocesses
     warnings.filterwarnings("ignore", message="You have specified a mini-batch size", category=UserWarning)  # 64 of 1000
     warnings.filterwarnings("ignore", message="You are trying to run .* on the GPU", category=UserWarning)
     # TRPO without critic has no losses to average
-    warnings.filterwarnings("ignore", message=".*(Mean of empty slice|invalid value).*", category=RuntimeWarning)
-    th.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="Mean of empty slice|invalid value encountered in scalar", category=RuntimeWarning)
+    th.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     report = options.out / "speed.md"
     report.write_text("")

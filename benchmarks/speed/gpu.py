@@ -27,7 +27,7 @@ def measure_gpu(options: argparse.Namespace) -> list[Table]:
     seconds = 0 if options.quick else 3
     rows = [compare(name, size, width, options.device, seconds) for width in widths for size in sizes for name in NAMES]
     caption = (
-        "`train()` on a GPU and on the CPU (one torch thread) by turns, with Humanoid's sizes and random observations; d: "
+        "`train()` on a GPU and on the CPU by turns, with Humanoid's sizes and random observations; d: "
         f"parameters of actor and critic. The GPU pays from here on: {pays_from(rows)}."
     )
     return [Table("gpu", caption, rows)]

@@ -111,6 +111,6 @@ def measure_learn(options: argparse.Namespace) -> list[Table]:
         f"`learn()`: frames per second, a rollout of {size} transitions and its update at a time. All with their defaults "
         "(ours normalise observations in the policy; PPO: minibatches of 64, 10 epochs) but the same N. Random actions: the "
         "same environments stepped with actions that were sampled before. Ratios are within a simulator; threads are "
-        "EnvPool's, torch has one."
+        "EnvPool's."
     )
     return [Table("learn", caption, rows)]
