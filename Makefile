@@ -69,3 +69,7 @@ notebooks: $(VENV)/installed ## Execute the notebooks and save their outputs (on
 .PHONY: docs
 docs: $(VENV)/installed ## Build the documentation into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+
+.PHONY: figures
+figures: $(VENV)/installed ## Draw the images of the README and the documentation from the stored results (a minute)
+	$(BIN)/python docs/figures.py

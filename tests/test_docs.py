@@ -1,11 +1,15 @@
 """The pages of the documentation: they build, their links lead somewhere, their examples run, and they name every key."""
 
+import inspect
+import json
 import re
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,7 +18,7 @@ import pytest
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_smac import ALGORITHMS
+from sb3_smac import ACCG, ACSGD, ALGORITHMS, SMAC, ACAdam
 from tests.algorithms import TABLE, make
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +73,91 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_every_image_is_shown() -> None:
     shown = {(path.parent / link).resolve() for path in TEXTS for link in links(path) if link.endswith(".png")}
     assert shown == {image.resolve() for image in (DOCS / "pages" / "images").iterdir()}
+
+
+def table(path: Path, header: str, after: str = "") -> dict[str, list[str]]:
+    """Cells of a table's rows, without bold, under the row's first one: of the first table with that header after a text."""
+    text = path.read_text(encoding="utf-8")
+    lines = text[text.index(after) :].splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(header))
+    rows = {}
+    for line in takewhile(lambda line: line.startswith("|"), lines[start + 2 :]):
+        first, *others = (cell.strip().replace("**", "") for cell in line.strip("|").split("|"))
+        rows[first] = others
+    return rows
+
+
+def test_table_of_parameters() -> None:
+    """It has every argument that is not Stable-Baselines3's, with each algorithm's default."""
+    page = DOCS / "pages" / "algorithms" / "index.md"
+    rows = table(page, "| parameter | SMAC |")
+    prose = page.read_text(encoding="utf-8")
+    stable_baselines3 = {
+        "policy",
+        "env",
+        *re.findall(r"`(\w+)`", re.search(r"\)\)\. `use_sde`.*? are SB3's", prose, re.DOTALL)[0]),
+    }
+    for column, algorithm in enumerate((SMAC, ACCG, ACSGD, ACAdam)):
+        parameters = inspect.signature(algorithm).parameters
+        documented = {row.strip("`"): cells[column].strip("`") for row, cells in rows.items() if "`" in cells[column]}
+        assert set(documented) | stable_baselines3 == {argument for argument in parameters if not argument.startswith("_")}
+        for argument, default in documented.items():
+            assert literal_eval(default) == parameters[argument].default, (algorithm, argument)
+
+
+LABELS = {
+    "AC-SGD": "acsgd",
+    "SMAC rank 1": "smac rank 1",
+    "SMAC rank 128": "smac rank 128",
+    "SMAC full": "smac full",
+    "AC-CG": "accg",
+    "SMAC tuned": "smac tuned",
+    "SMAC tuned (full)": "smac tuned",
+    "PPO": "ppo",
+    "TRPO": "trpo",
+}
+
+
+def test_tables_of_the_ladder() -> None:
+    """The README's and the page's numbers are those of the stored runs."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    results = ROOT / "benchmarks" / "results"
+
+    def stored(name: str) -> dict[str, dict[tuple[str, str], str]]:
+        """Mean ± standard deviation over seeds of three returns, for each label and task."""
+        lines = (results / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+        runs = pandas.DataFrame([{**run, **run["summary"]} for run in map(json.loads, lines)]).set_index("key")
+        episodes = pandas.read_parquet(results / name / "episodes.parquet", columns=["key", "return"])
+        runs["last_100_episodes"] = episodes.groupby("key", observed=True)["return"].apply(
+            lambda values: values.tail(100).mean()
+        )
+        groups = runs.groupby(["label", "task"])
+        return {
+            column: {key: f"{values.mean():.0f} ± {values.std(ddof=0):.0f}" for key, values in groups[column]}
+            for column in ("last_100_episodes", "mean_training_return", "final_return")
+        }
+
+    ladder, hopper = stored("ladder"), stored("hopper")
+    readme, page = ROOT / "README.md", DOCS / "pages" / "benchmarks.md"
+    tasks = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4")
+    header = f"| | {' | '.join(tasks)} |"
+    sections = {
+        "Mean return of the last 100 training episodes": "last_100_episodes",
+        "Area under the learning curve": "mean_training_return",
+        "Mean return of the episodes that end in the last tenth": "final_return",
+    }
+    found = [(table(readme, header), "last_100_episodes")]
+    found += [(table(page, header, after), column) for after, column in sections.items()]
+    for rows, column in found:
+        assert len(rows) == 8
+        for label, cells in rows.items():
+            assert cells == [ladder[column][LABELS[label], task] for task in tasks], (label, column)
+    ten = table(page, "| | last 100 episodes | area under the curve |")
+    for label, cells in ten.items():
+        key = LABELS[label], "Hopper-v4"
+        assert cells == [hopper[column][key] for column in sections.values()]
+        assert cells[0] in readme.read_text(encoding="utf-8")
 
 
 def examples() -> Iterator[object]:

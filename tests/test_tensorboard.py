@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import HParam
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from sb3_smac import SMAC
 from tests.algorithms import TABLE, every_algorithm, make
 from tests.test_logger import ROLLOUT_KEYS, TRAIN_KEYS
 
@@ -66,21 +67,12 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "HParam(" in block)
     tree = ast.parse(example)
     tree.body.pop()
-<<<<<<< HEAD
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(tree, "README.md", "exec"), namespace)
-    (callback,) = (value for value in namespace.values() if getattr(value, "__module__", None) == "readme")
-    make("smac", tensorboard_log=str(tmp_path), damping=0.3).learn(32, callback=callback())
-    shown = hyperparameters_in(events(tmp_path / "SMAC_1"))
-    assert shown["damping"].number_value == 0.3
-=======
     namespace: dict[str, Any] = {"__name__": "page"}
     exec(compile(tree, "tensorboard.md", "exec"), namespace)
     (callback,) = (value for value in namespace.values() if getattr(value, "__module__", None) == "page")
     make("smac", tensorboard_log=str(tmp_path)).learn(32, callback=callback())
     shown = hyperparameters_in(events(tmp_path / "SMAC_1"))
     assert shown["target_kl"].number_value == SMAC("MlpPolicy", "Pendulum-v1").target_kl
->>>>>>> docs2
 
 
 @every_algorithm

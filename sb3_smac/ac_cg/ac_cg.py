@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_smac.common import checks
 from sb3_smac.common.actor_batch import ActorBatch
+from sb3_smac.common.checks import SMALLEST_DAMPING
 from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.schedules import ScheduleLike
@@ -27,7 +28,7 @@ class ACCG(NaturalActorCritic):
 
     Paper: https://arxiv.org/abs/2601.18626 (§5, the AC-CG baseline)
 
-    :param damping: Damping λ > 0 of the Fisher
+    :param damping: Damping λ of the Fisher, at least 1e-30
     :param cg_max_steps: Largest number of conjugate gradient iterations (one Fisher-vector product each)
     :param cg_tolerance: Relative residual ``‖g − (F + λI) x‖ / ‖g‖`` at which they stop
 
@@ -78,7 +79,7 @@ class ACCG(NaturalActorCritic):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        checks.number("damping", self.damping, minimum=0, exclusive=True)
+        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING)
         checks.integer("cg_max_steps", self.cg_max_steps, minimum=1)
         checks.number("cg_tolerance", self.cg_tolerance, minimum=0)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 
 from sb3_smac.common import checks
 from sb3_smac.common.normalizer import is_vector
@@ -20,6 +21,9 @@ from sb3_smac.common.schedules import to_schedule
 
 if TYPE_CHECKING:
     from sb3_smac.common.natural_actor_critic import NaturalActorCritic
+
+# NumPy's
+LARGEST_SEED = 2**32 - 1
 
 NORMALIZATION = ("normalize_observations", "normalize_returns")
 
@@ -96,45 +100,61 @@ def normalization(model: NaturalActorCritic) -> dict[str, bool]:
     return {name: unset[name] if getattr(model, name) is None else getattr(model, name) for name in NORMALIZATION}
 
 
-def check_names(algorithm: type[NaturalActorCritic], names: Iterable[str]) -> None:
+def for_loading(algorithm: type[NaturalActorCritic], arguments: Mapping[str, Any], of_load: Iterable[str]) -> dict[str, Any]:
     """
     :param algorithm: an algorithm
-    :param names: names of arguments of its constructor
-    :raises ValueError: if there is no such argument
+    :param arguments: what its ``load`` is given by name
+    :param of_load: names of the arguments of Stable-Baselines3's ``load``; all others are the constructor's
+    :return: the same, as a loaded model keeps them
+    :raises ValueError: if there is no such argument, or one is of another type than it accepts
     """
     known = [name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env")]
-    for name in names:
+    for name in set(arguments) - set(of_load):
         if name not in known:
             raise ValueError(f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}")
+    check_types(arguments, algorithm.policy_aliases)
+    renamed = {"stats_window_size": "_stats_window_size"}  # the one argument that is kept under another name
+    values = {renamed.get(name, name): value for name, value in arguments.items()}
+    if values.get("rollout_buffer_kwargs", {}) is None:
+        values["rollout_buffer_kwargs"] = {}
+    return values
 
 
 def check_types(arguments: Mapping[str, Any], policy_aliases: Iterable[str]) -> None:
     """
     Check what Stable-Baselines3 takes without a look.
 
-    :param arguments: those of the constructor that it has, too
+    :param arguments: some of those of the constructor
     :param policy_aliases: names of policies
     :raises ValueError: if one is of another type than it accepts
     """
-    policy = arguments["policy"]
+    policy = arguments.get("policy", ActorCriticPolicy)
     is_class = isinstance(policy, type) and issubclass(policy, ActorCriticPolicy)
     if not is_class and not (isinstance(policy, str) and policy in policy_aliases):
         names = ", ".join(map(repr, policy_aliases))
         raise ValueError(f"policy must be one of {names} or a subclass of SB3's ActorCriticPolicy, got {policy!r}")
     for name in ("policy_kwargs", "rollout_buffer_kwargs"):
-        if not isinstance(arguments[name], dict | None):
+        if not isinstance(arguments.get(name), dict | None):
             raise ValueError(f"{name} must be None or a dict of arguments, got {arguments[name]!r}")
-    buffer_class = arguments["rollout_buffer_class"]
+    for name in NORMALIZATION:
+        if name in (arguments.get("policy_kwargs") or {}):
+            raise ValueError(
+                f"policy_kwargs must not hold {name!r}, which is an argument of the algorithm, got "
+                f"{arguments['policy_kwargs'][name]!r}"
+            )
+    buffer_class = arguments.get("rollout_buffer_class")
     if buffer_class is not None and not (isinstance(buffer_class, type) and issubclass(buffer_class, RolloutBuffer)):
         raise ValueError(f"rollout_buffer_class must be None or a subclass of SB3's RolloutBuffer, got {buffer_class!r}")
-    checks.integer("verbose", arguments["verbose"], minimum=0, besides=(False, True))
-    checks.integer("seed", arguments["seed"], minimum=0, besides=(None,))
-    if not isinstance(arguments["tensorboard_log"], str | os.PathLike | None):
+    checks.choice("use_sde", arguments.get("use_sde", False), (False, True))
+    checks.integer("verbose", arguments.get("verbose", 0), minimum=0, besides=(False, True))
+    checks.integer("seed", arguments.get("seed"), minimum=0, maximum=LARGEST_SEED, besides=(None,))
+    if not isinstance(arguments.get("tensorboard_log"), str | os.PathLike | None):
         raise ValueError(f"tensorboard_log must be None or a path, got {arguments['tensorboard_log']!r}")
+    device = arguments.get("device", "auto")
     try:
-        th.device("cpu" if arguments["device"] == "auto" else arguments["device"])
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto' or a device of PyTorch's, got {arguments['device']!r}: {error}") from error
+        th.device("cpu" if isinstance(device, str) and device == "auto" else device)
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"device must be 'auto' or a device of PyTorch's, got {device!r}: {error}") from error
 
 
 @contextmanager
@@ -160,6 +180,9 @@ def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
             f"policy_kwargs and rollout_buffer_kwargs must be what {model.policy_class.__name__} and {buffer_class.__name__} "
             f"accept, got {given!r} and {model.rollout_buffer_kwargs!r}: {error}"
         ) from error
+    net_arch = model.policy_kwargs.get("net_arch")
+    if isinstance(net_arch, dict) and type(model.policy.mlp_extractor) is MlpExtractor and not net_arch.keys() <= {"pi", "vf"}:
+        raise ValueError(f"policy_kwargs: net_arch must be a list or a dict of 'pi' and 'vf', got {net_arch!r}")
 
 
 def _arguments_of(cls: type) -> list[str]:
@@ -179,6 +202,6 @@ def _arguments_of(cls: type) -> list[str]:
     return known
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(name, list(known), n=1)
+def _hint(name: object, known: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(str(name), list(known), n=1)
     return f": did you mean {similar[0]!r}?" if similar else f"; it has {', '.join(known)}"

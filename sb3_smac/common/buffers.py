@@ -83,9 +83,15 @@ def updated(buffer: sb3_buffers.RolloutBuffer, model: OnPolicyAlgorithm) -> sb3_
     """
     if buffer.buffer_size != model.n_steps:
         assert model.rollout_buffer_class is not None
-        spaces = model.observation_space, model.action_space
-        buffer = model.rollout_buffer_class(
-            model.n_steps, *spaces, model.device, n_envs=model.n_envs, **model.rollout_buffer_kwargs
+        buffer = model.rollout_buffer_class(  # as Stable-Baselines3 makes it
+            model.n_steps,
+            model.observation_space,
+            model.action_space,
+            device=model.device,
+            gamma=model.gamma,
+            gae_lambda=model.gae_lambda,
+            n_envs=model.n_envs,
+            **model.rollout_buffer_kwargs,
         )
     buffer.gamma, buffer.gae_lambda = model.gamma, model.gae_lambda
     return buffer

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 ADVICE = "The policy was left as it was. stable_baselines3.common.vec_env.VecCheckNan finds the step that this comes from."
 TOO_LARGE = f"The policy's output is not finite after an actor's step: the step was too large. {ADVICE}"
+# 1 / λ has to stay within float32
+SMALLEST_DAMPING = 1e-30
 
 
 class NonFiniteError(ValueError):
@@ -35,25 +37,28 @@ def number(
     """
     if optional and value is None:
         return
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and _is_finite(value)
     if not is_number or not minimum <= value <= maximum or (exclusive and value == minimum):
         limits = f"{'>' if exclusive else '>='} {minimum:g}" + (f" and <= {maximum:g}" if maximum < math.inf else "")
         raise ValueError(f"{name} must be {'None or ' if optional else ''}a finite number {limits}, got {value!r}")
 
 
-def integer(name: str, value: Any, minimum: int, besides: Collection[Any] = ()) -> None:
+def integer(name: str, value: Any, minimum: int, besides: Collection[Any] = (), maximum: int | None = None) -> None:
     """
     :param name: the parameter's name
     :param value: its value
     :param minimum: smallest value accepted
     :param besides: values accepted besides integers
+    :param maximum: largest value accepted; ``None``: any
     :raises ValueError: if the value is neither an integer in that range nor one of these
     """
-    if value in besides:
+    if _is_one_of(value, besides):
         return
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
         others = "".join(f"{other!r} or " for other in besides)
-        raise ValueError(f"{name} must be {others}an integer >= {minimum}, got {value!r}")
+        limits = f">= {minimum}" + ("" if maximum is None else f" and <= {maximum}")
+        raise ValueError(f"{name} must be {others}an integer {limits}, got {value!r}")
 
 
 def choice(name: str, value: Any, accepted: Collection[Any]) -> None:
@@ -63,8 +68,21 @@ def choice(name: str, value: Any, accepted: Collection[Any]) -> None:
     :param accepted: the values accepted
     :raises ValueError: if the value is not one of these
     """
-    if value not in accepted:
+    if not _is_one_of(value, accepted):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a number is, as a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond floats
+        return False
+
+
+def _is_one_of(value: Any, accepted: Collection[Any]) -> bool:
+    """Whether a value is equal to one of these. (An array is not, though it says so by an error.)"""
+    return isinstance(value, str | Number | np.generic | None) and value in accepted
 
 
 def rollout_is_finite(buffer: RolloutBuffer, last_observations: Any, num_timesteps: int) -> None:

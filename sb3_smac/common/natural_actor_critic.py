@@ -1,5 +1,6 @@
 """The actor-critic of the paper (§4.3, Algorithm 1), with the actor's step left to a subclass."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -195,7 +196,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         if self.rollout_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
             self.rollout_buffer_class = buffers.RolloutBuffer
         policy_kwargs = self.policy_kwargs
-        self.policy_kwargs = dict(**policy_kwargs, **{name: True for name, is_on in self._normalizes.items() if is_on})
+        self.policy_kwargs = {**policy_kwargs, **{name: True for name, is_on in self._normalizes.items() if is_on}}
         with arguments.named_in_errors(self):
             super()._setup_model()
         self.policy_kwargs = policy_kwargs
@@ -228,31 +229,17 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_metrics"]
 
     @classmethod
-    def load(
-        cls,
-        path: Any,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> Any:
+    def load(cls, *args: Any, **kwargs: Any) -> Any:
         """
         Load a model; see :meth:`stable_baselines3.common.base_class.BaseAlgorithm.load`.
 
-        :param path: path to the file (or a file-like)
-        :param env: the new environment to run the loaded model on
-        :param device: device of the policy
-        :param custom_objects: what takes the place of saved attributes
-        :param print_system_info: whether to print with what the model was saved, and what loads it
-        :param force_reset: whether the environment is reset before training goes on
-        :param kwargs: arguments of the constructor that take the place of the saved ones
+        :param args: the file, and others of that method's
+        :param kwargs: others of that method's, and arguments of the constructor that take the place of the saved ones
         :return: the model
         :raises ValueError: if an argument is unknown or out of its range
         """
-        arguments.check_names(cls, kwargs)
-        return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        of_sb3 = inspect.signature(super().load).parameters
+        return super().load(*args, **arguments.for_loading(cls, kwargs, of_sb3))
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

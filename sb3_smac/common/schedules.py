@@ -66,12 +66,12 @@ def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive:
             if not value.startswith(LINEAR_PREFIX):
                 raise error
             schedule = LinearSchedule(float(value[len(LINEAR_PREFIX) :]))
-        elif isinstance(value, bool):
+        elif isinstance(value, bool | bytes):
             raise error
         else:
             schedule = ConstantSchedule(float(value))
         start = schedule(1.0)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise error from None
     if not math.isfinite(start) or start < minimum or (exclusive and start == minimum):
         raise error

@@ -111,7 +111,8 @@ class _Mover:
         self.evaluations: dict[float, Evaluation | None] = {}
 
     def move(self, step_size: float) -> None:
-        assign(self.batch.parameters, self.start, self.direction, step_size)
+        largest = th.finfo(self.direction.dtype).max  # beyond it torch takes no number
+        assign(self.batch.parameters, self.start, self.direction, min(step_size, largest))
 
     def evaluate_at(self, step_size: float) -> Evaluation | None:
         if step_size not in self.evaluations:
