@@ -57,8 +57,8 @@ def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # the same in subprocesses
     warnings.filterwarnings("ignore", message="You have specified a mini-batch size", category=UserWarning)  # 64 of 1000
     warnings.filterwarnings("ignore", message="You are trying to run .* on the GPU", category=UserWarning)
-    # TRPO without critic has no losses to average
-    warnings.filterwarnings("ignore", message="Mean of empty slice|invalid value encountered in scalar", category=RuntimeWarning)
+    for message in ("Mean of empty slice", "invalid value encountered in scalar"):  # TRPO without critic has no losses
+        warnings.filterwarnings("ignore", message=message, category=RuntimeWarning)
     th.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     report = options.out / "speed.md"
