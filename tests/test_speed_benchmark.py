@@ -84,7 +84,8 @@ def test_peak_memory_counts_what_is_alive_at_once(speed: ModuleType) -> None:
 def test_memory_of_an_update(speed: ModuleType, name: str, n_matrices: int) -> None:
     """
     ``train()`` needs a multiple of parameters and rollout (the activations of both networks are most of it) and, for the full
-    Fisher, a few N x N matrices: neither the N x d matrix of scores nor, for rank 1, a matrix N x N would be below that.
+    Fisher, a few N x N matrices. The N x d matrix of scores would be above that, and a matrix N x N for rank 1 would make it
+    grow faster than N.
     """
     peaks = {}
     for size in (512, 1024):
@@ -200,7 +201,7 @@ def test_all_aims_are_measured(speed: ModuleType) -> None:
     rows = speed.summary.summary({name: [{**row, **numbers} for row in rows] for name, rows in tables.items()}).rows
     aims = {(row["ratio"], row["of"]): row for row in rows if row["aim"]}
     assert len(aims) == sum(len(ratio.aims) for ratio in speed.summary.RATIOS)
-    assert aims["train() over PPO's", "Hopper, 64x64"]["aim"] == "SMAC, full 0.15"
+    assert aims["train() over PPO's", "Hopper, 64x64"]["aim"] == "SMAC, full: 0.15"
     assert all(row["SMAC"] == row["SMAC, full"] == 0.5 for row in rows)
 
 

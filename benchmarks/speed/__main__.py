@@ -7,7 +7,6 @@ python benchmarks/speed --only gpu --device cuda:1
 """
 
 import argparse
-import os
 import sys
 import time
 import warnings
@@ -54,7 +53,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="see that everything runs: the numbers mean nothing")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")  # the same in subprocesses
     warnings.filterwarnings("ignore", message="You have specified a mini-batch size", category=UserWarning)  # 64 of 1000
     warnings.filterwarnings("ignore", message="You are trying to run .* on the GPU", category=UserWarning)
     for message in ("Mean of empty slice", "invalid value encountered in scalar"):  # TRPO without critic has no losses

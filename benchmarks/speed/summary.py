@@ -35,7 +35,7 @@ LEARN = ("task", "environments", "simulator")
 SMALL = ("Hopper, 64x64",)
 RATIOS = (
     Ratio(
-        *("frames/s over random actions'", "learn", LEARN, "algorithm", "/ random actions"),
+        *("frames/s over random actions", "learn", LEARN, "algorithm", "/ random actions"),
         {
             ("Hopper-v4", "8", ENVPOOL_1): {"SMAC, full": 0.7},
             ("Hopper-v4", "8", ENVPOOL_2): {"SMAC, full": 0.55},
@@ -73,7 +73,7 @@ def summary(tables: Mapping[str, Sequence[Row]]) -> Table:
         for row in tables.get(ratio.table, []):
             found[tuple(str(row[column]) for column in ratio.settings)][row[ratio.algorithm]] = row[ratio.column]
         for setting, numbers in found.items():
-            aims = ", ".join(f"{name} {aim:g}" for name, aim in ratio.aims.get(setting, {}).items())
+            aims = "; ".join(f"{name}: {aim:g}" for name, aim in ratio.aims.get(setting, {}).items())
             of_algorithms = {name: numbers.get(name, math.nan) for name in ALGORITHMS}
             rows.append({"ratio": ratio.text, "of": ", ".join(setting), **of_algorithms, "aim": aims})
-    return Table("summary", "All ratios in short (those of memory for the same N as those of time).", rows)
+    return Table("summary", "All ratios in short.", rows)
