@@ -54,7 +54,7 @@ commit-checks: format type lint test ## All of it, before a commit
 
 .PHONY: benchmark
 benchmark: $(VENV)/installed ## Measure speed beside SB3's A2C and PPO and sb3-contrib's TRPO (under ten minutes on two cores)
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/speed
 
 .PHONY: reports
 reports: $(VENV)/installed ## Write the report of every published study into its folder of benchmarks/results

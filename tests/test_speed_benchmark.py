@@ -1,42 +1,67 @@
-"""``benchmarks/speed.py`` measures what it says that it measures, and runs from end to end."""
+"""``benchmarks/speed`` measures what it says that it measures, and runs from end to end; what an update needs of memory."""
 
 import csv
 import importlib
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.maths import unflatten
 
-pytest.importorskip("matplotlib")
+for package in ("matplotlib", "pandas", "tabulate"):
+    pytest.importorskip(package)
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 OBSERVATION_SIZE, ACTION_SIZE, HIDDEN = 5, 2, (16, 16)
+FLOAT = 4
+"""Bytes."""
 
 
 @pytest.fixture(scope="module")
 def speed() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
+        for module in ("actor", "gpu", "growth", "learn", "memory", "models", "report", "summary", "timing", "update"):
+            importlib.import_module(f"speed.{module}")
         return importlib.import_module("speed")
 
 
-def test_interleaved_and_ratio(speed: ModuleType) -> None:
-    functions = {"slow": partial(time.sleep, 0.02), "fast": partial(time.sleep, 0.002)}
-    times = speed.interleaved(functions, seconds=0.01, turn=0.01)
-    assert list(times) == ["slow", "fast"]
-    assert all(len(of_name) == 3 for of_name in times.values())
-    assert min(times["slow"]) >= 0.02 > min(times["fast"]) >= 0.002
-    assert speed.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 2.0]) == 2
+class Clock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def make_update(speed: ModuleType, name: str, size: int, width: int = 64) -> Any:
+    env = DummyVecEnv([lambda: speed.models.RandomTask(11, 3)] * 4)
+    return speed.update.Update(name, env, size, (width, width))
+
+
+def test_interleaved_and_ratio(speed: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(speed.timing, "time", clock)
+    functions = {"slow": partial(clock.pass_by, 0.5), "fast": partial(clock.pass_by, 0.125)}
+    prepare = {"slow": partial(clock.pass_by, 100.0)}  # outside of the time
+    times = speed.timing.interleaved(functions, seconds=0.25, turn=0.25, prepare=prepare)
+    assert times == {"slow": [0.5] * 3, "fast": [0.125] * 3}
+    assert speed.timing.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 2.0]) == 2
 
 
 def test_peak_memory_counts_what_is_alive_at_once(speed: ModuleType) -> None:
@@ -47,34 +72,91 @@ def test_peak_memory_counts_what_is_alive_at_once(speed: ModuleType) -> None:
         third = th.zeros(1000)
         del second, third
 
-    assert speed.peak_memory(allocate, "cpu") == pytest.approx(8000, abs=100)
+    def allocate_arrays() -> None:
+        for _ in range(3):
+            np.zeros(100_000)
+
+    assert speed.timing.peak_memory(allocate) == pytest.approx(8000, abs=100)
+    assert speed.timing.peak_numpy_memory(allocate_arrays) == pytest.approx(800_000, rel=0.01)
+
+
+@pytest.mark.parametrize("name, n_matrices", [("SMAC", 0), ("SMAC, full", 5), ("AC-CG", 0)])
+def test_memory_of_an_update(speed: ModuleType, name: str, n_matrices: int) -> None:
+    """
+    ``train()`` needs a multiple of parameters and rollout (the activations of both networks are most of it) and, for the full
+    Fisher, a few N x N matrices. The N x d matrix of scores would be above that, and a matrix N x N for rank 1 would make it
+    grow faster than N.
+    """
+    peaks = {}
+    for size in (512, 1024):
+        update = make_update(speed, name, size)
+        known = speed.memory.parameter_bytes(update) + speed.memory.rollout_bytes(update)
+        peaks[size] = speed.memory.peak_of(update)
+        bound = 30 * known + n_matrices * FLOAT * size**2
+        n_actor = sum(parameter.numel() for parameter in update.model.actor_parameters)
+        assert peaks[size] < bound < FLOAT * size * n_actor * (2 if n_matrices else 1)
+    assert peaks[1024] < (4.2 if n_matrices else 2.1) * peaks[512]
+
+
+def test_memory_of_an_update_grows_with_parameters(speed: ModuleType) -> None:
+    """A few vectors of their size, once the parameters are more than the activations."""
+    for name in ("SMAC", "SMAC, full"):
+        update = make_update(speed, name, 32, 512)
+        assert speed.memory.peak_of(update) < 6 * speed.memory.parameter_bytes(update)
+
+
+def test_updates_start_from_the_same(speed: ModuleType) -> None:
+    for name in ("SMAC, full", "AC-Adam", "PPO", "TRPO"):
+        update = make_update(speed, name, 64, 8)
+        after = []
+        for _ in range(2):
+            update.restore()
+            before = [parameter.clone() for parameter in update.model.policy.parameters()]
+            np.random.seed(0)  # PPO's minibatches
+            update()
+            after.append([parameter.clone() for parameter in update.model.policy.parameters()])
+        assert any(not th.equal(old, new) for old, new in zip(before, after[0], strict=True)), name
+        for first, second in zip(*after, strict=True):
+            th.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_actor_update_leaves_the_critic(speed: ModuleType) -> None:
+    for name in ("SMAC", "AC-CG", "TRPO"):
+        actor = speed.actor.ActorUpdate(make_update(speed, name, 64, 8))
+        actor.restore()
+        policy = actor.update.model.policy
+        networks = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
+        before = [th.nn.utils.parameters_to_vector(network.parameters()) for network in networks]
+        actor()
+        after = [th.nn.utils.parameters_to_vector(network.parameters()) for network in networks]
+        assert not th.equal(before[0], after[0]) and th.equal(before[1], after[1]), name
 
 
 def test_hidden_width(speed: ModuleType) -> None:
     for n_parameters in (1e3, 1e5):
-        width = speed.hidden_width(n_parameters, OBSERVATION_SIZE, ACTION_SIZE)
-        env = speed.Spaces(OBSERVATION_SIZE, ACTION_SIZE)
-        model = speed.build(speed.STEPS["AC-SGD"], env, 8, (width, width))
+        width = speed.growth.hidden_width(n_parameters, OBSERVATION_SIZE, ACTION_SIZE)
+        env = speed.models.RandomTask(OBSERVATION_SIZE, ACTION_SIZE)
+        model = speed.models.build_step("AC-SGD", env, 8, (width, width))
         assert sum(each.numel() for each in model.actor_parameters) == pytest.approx(n_parameters, rel=0.05)
 
 
 def test_materialised_scores_give_the_full_step(speed: ModuleType) -> None:
-    data = speed.Data.random(50, OBSERVATION_SIZE, ACTION_SIZE)
-    model = speed.build(speed.STEPS["SMAC, full"], speed.Spaces(OBSERVATION_SIZE, ACTION_SIZE), 50, HIDDEN)
+    data = speed.models.Data.random(50, OBSERVATION_SIZE, ACTION_SIZE)
+    model = speed.models.build_step("SMAC, full", speed.models.RandomTask(OBSERVATION_SIZE, ACTION_SIZE), 50, HIDDEN)
     direction = unflatten(
         model.actor_direction(make_actor_batch(Evaluator(model.policy), model.actor_parameters, *data)), model.actor_parameters
     )
-    solve = speed.MaterialisedSolve(model)
+    solve = speed.actor.MaterialisedSolve(model.policy)
     materialised = unflatten(solve.direction(data), list(solve.parameters.values()))
     expected = dict(zip(model.actor_parameters, direction, strict=True))
-    for parameter, piece in zip(solve.parameters.values(), materialised, strict=True):
-        th.testing.assert_close(piece, expected[parameter], rtol=1e-3, atol=1e-5)
+    for parameter, actual in zip(solve.parameters.values(), materialised, strict=True):
+        th.testing.assert_close(actual, expected[parameter], rtol=1e-3, atol=1e-5)
 
 
 def test_steps_move_every_policy_a_little(speed: ModuleType) -> None:
-    data = speed.Data.random(200, OBSERVATION_SIZE, ACTION_SIZE)
-    steps = speed.actor_steps(speed.Spaces(OBSERVATION_SIZE, ACTION_SIZE), HIDDEN, data)
-    assert set(steps) == {*speed.STEPS, "plain autograd", "TRPO (sb3-contrib)", "materialised scores"}
+    data = speed.models.Data.random(200, OBSERVATION_SIZE, ACTION_SIZE)
+    steps = speed.actor.actor_steps(speed.models.RandomTask(OBSERVATION_SIZE, ACTION_SIZE), HIDDEN, data)
+    assert set(steps) == {*speed.actor.OURS, "plain autograd", "TRPO", "materialised scores"}
     for name, step in steps.items():
         is_solve = name == "materialised scores"
         parameters = list(step.func.__self__.parameters.values() if is_solve else step.args[0].policy.parameters())
@@ -86,30 +168,56 @@ def test_steps_move_every_policy_a_little(speed: ModuleType) -> None:
 
 def test_exponent(speed: ModuleType) -> None:
     rows = [{"N": size, "ms": 0.1 * size**1.5 + 1e-3} for size in (100, 200, 400, 800)]
-    assert speed.exponent(rows, "N", "ms") == pytest.approx(1.5, abs=0.01)
+    assert speed.growth.exponent(rows, "N", "ms") == pytest.approx(1.5, abs=0.01)
 
 
 def test_what_would_take_too_long_is_left_out(speed: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "GROWING", ("AC-SGD",))
-    monkeypatch.setattr(speed, "LONGEST", 0.0)
-    rows, left_out = speed.grow("N", [(32, 8), (64, 8)], "cpu")
+    monkeypatch.setattr(speed.growth, "LONGEST", 0.0)
+    rows, left_out = speed.growth.grow("N", [(32, 8), (64, 8)], "cpu", ["AC-SGD"], seconds=0)
     assert [row["N"] for row in rows] == [32]
     assert len(left_out) == 1 and "AC-SGD from N = 64" in left_out[0]
 
 
+def test_devices_side_by_side(speed: ModuleType) -> None:
+    row = speed.gpu.compare("SMAC", 64, 8, "cpu", seconds=0)  # the CPU beside itself
+    assert row["N"] == 64 and row["GPU / CPU"] > 0
+    slow, fast = ({"train()": "SMAC", "d": d, "N": 64, "GPU / CPU": ratio} for d, ratio in ((10, 2.0), (1000, 0.5)))
+    assert speed.gpu.pays_from([fast, slow]) == "SMAC, d = 1,000 and N = 64"
+    assert speed.gpu.pays_from([slow]) == "none of these sizes"
+
+
+def test_all_aims_are_measured(speed: ModuleType) -> None:
+    learn = [
+        {"task": setting.task, "environments": setting.n_envs, "simulator": simulator, "algorithm": name}
+        for setting in speed.learn.SETTINGS
+        for simulator in setting.simulators
+        for name in setting.algorithms
+    ]
+    networks = speed.models.NETWORKS
+    update = [{"network": network, "train()": name} for network in networks for name in speed.update.NAMES]
+    actor = [{"network": network, "actor's update": name} for network in networks for name in speed.actor.OURS]
+    numbers = {ratio.column: 0.5 for ratio in speed.summary.RATIOS}
+    tables = {"learn": learn, "update": update, "actor": actor, "memory": update}
+    rows = speed.summary.summary({name: [{**row, **numbers} for row in rows] for name, rows in tables.items()}).rows
+    aims = {(row["ratio"], row["of"]): row for row in rows if row["aim"]}
+    assert len(aims) == sum(len(ratio.aims) for ratio in speed.summary.RATIOS)
+    assert aims["train() over PPO's", "Hopper, 64x64"]["aim"] == "SMAC, full: 0.15"
+    assert all(row["SMAC"] == row["SMAC, full"] == 0.5 for row in rows)
+
+
 def test_everything_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--quick", "--out", str(tmp_path)]
+    command = [sys.executable, str(BENCHMARKS / "speed"), "--quick", "--out", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    expected = {"actor", "single_sample", "forward", "learn", "growth", "growth_exponents"}
+    expected = {"learn", "update", "actor", "actor_step", "single_sample", "memory", "rollout", "growth", "growth_exponents"}
     tables = {path.stem: list(csv.DictReader(path.open())) for path in tmp_path.glob("*.csv")}
-    assert expected <= set(tables)
-    for name, rows in tables.items():
-        words = {"network", "actor step", "task", "normalised", "algorithm", "grows"}
-        numbers = [float(value) for row in rows for column, value in row.items() if column not in words]
+    assert {*expected, "summary"} <= set(tables)
+    words = {"network", "actor's update", "actor's step", "train()", "task", "simulator", "normalised", "algorithm", "grows"}
+    for name in expected:
+        numbers = [float(value) for row in tables[name] for column, value in row.items() if column not in words]
         assert numbers and np.isfinite(numbers).all(), name
-    assert {row["algorithm"] for row in tables["learn"]} >= {"SMAC", "AC-CG", "A2C", "PPO", "TRPO", "random actions"}
+    assert {row["algorithm"] for row in tables["learn"]} >= {"SMAC", "SMAC, full", "A2C", "PPO", "TRPO", "random actions"}
     assert float(tables["single_sample"][0]["largest difference"]) < 1e-5
     report = (tmp_path / "speed.md").read_text()
-    assert result.stdout.startswith(report) and report.count("\n\n| ") == len(tables)
+    assert result.stdout == report and report.count("\n\n| ") == len(tables)
     assert {path.suffix for path in tmp_path.glob("growth.*")} == {".csv", ".png", ".svg"}
