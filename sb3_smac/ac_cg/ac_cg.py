@@ -10,8 +10,9 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_smac.common import checks
 from sb3_smac.common.actor_batch import ActorBatch
-from sb3_smac.common.checks import SMALLEST_DAMPING
+from sb3_smac.common.checks import LARGEST_DAMPING, SMALLEST_DAMPING
 from sb3_smac.common.critic import CriticOptimizer
+from sb3_smac.common.evaluation import has_kl
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.schedules import ScheduleLike
 from sb3_smac.common.trust_region import frozen, mean_kl
@@ -28,7 +29,7 @@ class ACCG(NaturalActorCritic):
 
     Paper: https://arxiv.org/abs/2601.18626 (§5, the AC-CG baseline)
 
-    :param damping: Damping λ of the Fisher, at least 1e-30
+    :param damping: Damping λ of the Fisher, from 1e-30 to 1e30
     :param cg_max_steps: Largest number of conjugate gradient iterations (one Fisher-vector product each)
     :param cg_tolerance: Relative residual ``‖g − (F + λI) x‖ / ‖g‖`` at which they stop
 
@@ -79,9 +80,9 @@ class ACCG(NaturalActorCritic):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING)
+        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING, maximum=LARGEST_DAMPING)
         checks.integer("cg_max_steps", self.cg_max_steps, minimum=1)
-        checks.number("cg_tolerance", self.cg_tolerance, minimum=0)
+        checks.number("cg_tolerance", self.cg_tolerance, minimum=0, maximum=1e10)
 
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
         """
@@ -100,7 +101,7 @@ class ACCG(NaturalActorCritic):
 
     def _fisher_vector_product(self, batch: ActorBatch) -> Callable[[th.Tensor], th.Tensor]:
         distribution = batch.distribution
-        if distribution is None:  # no expectation in closed form: the empirical Fisher (1/N) SᵀS
+        if distribution is None or not has_kl(distribution):  # no expectation in closed form: the empirical Fisher (1/N) SᵀS
             return lambda vector: batch.scores.weighted_sum(batch.scores.product(vector) / len(batch.scores))
         plain = PlainPolicy.of(self.policy)
         if plain is not None and plain.is_all(batch.parameters):

@@ -28,6 +28,10 @@ LARGEST_SEED = 2**32 - 1
 NORMALIZATION = ("normalize_observations", "normalize_returns")
 
 
+class PolicyError(ValueError, AssertionError):
+    """A policy that does not fit its environment or its arguments. (Stable-Baselines3 raises an AssertionError.)"""
+
+
 def check(model: NaturalActorCritic) -> None:
     """
     :param model: the algorithm, with its arguments set
@@ -43,7 +47,7 @@ def check(model: NaturalActorCritic) -> None:
     checks.choice("line_search", model.line_search, (None, False, True))
     to_schedule(model.critic_learning_rate, "critic_learning_rate")
     checks.choice("critic_optimizer", model.critic_optimizer, ("adam", "gauss_newton"))
-    checks.number("critic_damping", model.critic_damping, minimum=0, exclusive=True)
+    checks.number("critic_damping", model.critic_damping, minimum=0, maximum=checks.LARGEST_DAMPING, exclusive=True)
     checks.integer("n_critic_updates", model.n_critic_updates, minimum=1)
     checks.integer("critic_batch_size", model.critic_batch_size, minimum=1, besides=(None,))
     checks.choice("critic_target", model.critic_target, ("gae", "monte_carlo"))
@@ -108,7 +112,7 @@ def for_loading(algorithm: type[NaturalActorCritic], arguments: Mapping[str, Any
     :return: the same, as a loaded model keeps them
     :raises ValueError: if there is no such argument, or one is of another type than it accepts
     """
-    known = [name for name in inspect.signature(algorithm).parameters if name not in ("policy", "env")]
+    known = [name for name in _arguments_of(algorithm) if name not in ("policy", "env")]
     for name in set(arguments) - set(of_load):
         if name not in known:
             raise ValueError(f"{algorithm.__name__} has no argument {name!r}{_hint(name, known)}")
@@ -166,6 +170,8 @@ def named_in_errors(model: NaturalActorCritic) -> Iterator[None]:
     """
     try:
         yield
+    except AssertionError as error:
+        raise PolicyError(f"policy {model.policy_class.__name__} and its policy_kwargs do not fit: {error}") from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
         buffer_class = model.rollout_buffer_class or DictRolloutBuffer
         for name, taker in (("policy_kwargs", model.policy_class), ("rollout_buffer_kwargs", buffer_class)):

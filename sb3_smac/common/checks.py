@@ -10,8 +10,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 ADVICE = "The policy was left as it was. stable_baselines3.common.vec_env.VecCheckNan finds the step that this comes from."
 TOO_LARGE = f"The policy's output is not finite after an actor's step: the step was too large. {ADVICE}"
-# 1 / λ has to stay within float32
-SMALLEST_DAMPING = 1e-30
+# λ and 1 / λ have to stay within float32
+SMALLEST_DAMPING, LARGEST_DAMPING = 1e-30, 1e30
 
 
 class NonFiniteError(ValueError):

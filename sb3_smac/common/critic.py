@@ -49,6 +49,8 @@ def fit_critic(
     policy, few = unwrapped(model.policy), slice(N_COMPARED)
     moments = getattr(policy, "return_normalizer", None)
     head = last_linear(getattr(policy, "value_net", None))
+    if head is not None and not set(head.parameters()) <= set(model.critic_parameters):  # the actor's, too
+        head = None
     observations, actions = select(rollout.observations, few), rollout.actions[few]
 
     def values() -> th.Tensor:

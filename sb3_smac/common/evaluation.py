@@ -64,7 +64,7 @@ class Evaluation:
         """
         if new is None:
             return math.nan
-        if self.distribution is not None and new.distribution is not None:
+        if self.distribution is not None and new.distribution is not None and has_kl(self.distribution):
             kl = mean_kl(self.distribution, new.distribution).item()
         else:
             log_ratio = (new.log_prob - self.log_prob).double()
@@ -128,6 +128,22 @@ class Evaluator:
         return self.policy.evaluate_actions(observations, actions)[0].flatten()
 
 
+@th.no_grad()
+def has_kl(distribution: Distribution) -> bool:
+    """
+    :param distribution: action distribution of a policy
+    :return: whether there is a formula for the KL divergence of two such
+    """
+    inner = distribution.distribution
+    if isinstance(inner, list) or isinstance(inner, th.distributions.Normal | th.distributions.Categorical):
+        return True
+    try:
+        mean_kl(distribution, distribution)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def as_log_prob_takes(space: spaces.Space, actions: th.Tensor) -> th.Tensor:
     """
     :param space: action space
@@ -165,10 +181,14 @@ def _agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples
     found = _agreeing(policy, observations, actions, rollout.old_values[few], rollout.old_log_prob[few])
     if found is not None:
         evaluation = found.as_it_acts(rollout.observations, rollout.actions)
-        if not is_same_log_prob(evaluation.log_prob, rollout.old_log_prob):
-            found = None
+        values = found.values(rollout.observations, rollout.actions)
+        if not is_same_log_prob(evaluation.log_prob, rollout.old_log_prob) or not is_same_value(values, rollout.old_values):
+            # what differs may be rare, and none of the few
+            found = _agreeing(policy, rollout.observations, rollout.actions, rollout.old_values, rollout.old_log_prob)
+            if found is not None:
+                return found, found.as_it_acts(rollout.observations, rollout.actions)
     if found is None:
-        found = _agreeing(policy, observations, *_act(policy, observations))
+        found = _agreeing(policy, rollout.observations, *_act(policy, rollout.observations))
         if found is None:
             name = type(policy).__name__
             raise ValueError(

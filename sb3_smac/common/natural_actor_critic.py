@@ -16,14 +16,13 @@ from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from sb3_smac.common import arguments, buffers, checks, policies
+from sb3_smac.common import arguments, buffers, checks, parameters, policies
 from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.actor_update import move_actor, step_over_batches
 from sb3_smac.common.critic import CriticOptimizer, fit_critic
 from sb3_smac.common.evaluation import Evaluation, Evaluator, agreeing_evaluator
 from sb3_smac.common.metrics import Metrics, record_rollout
 from sb3_smac.common.observation_statistics import update_observation_statistics
-from sb3_smac.common.parameters import checksum, make_optimizer, restored_on_error, set_parameters_of, split_parameters
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
 from sb3_smac.common.steps import ActorStep
@@ -56,7 +55,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     and the critic is fitted to the returns by its own optimizer. A subclass implements :meth:`actor_direction`.
 
     Arguments may be changed in training (``model.target_kl = 0.01``): they are read when they are used, but for those that the
-    model is built from (policy, policy_kwargs, use_sde, rollout_buffer_*, normalize_observations, normalize_returns, device).
+    model is built from (policy, policy_kwargs, use_sde, rollout_buffer_*, normalize_observations, normalize_returns, device);
+    ``n_steps``, ``gamma`` and ``gae_lambda`` from the next rollout on.
 
     Paper: https://arxiv.org/abs/2601.18626
 
@@ -200,12 +200,12 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         with arguments.named_in_errors(self):
             super()._setup_model()
         self.policy_kwargs = policy_kwargs
-        self.actor_parameters, self.critic_parameters = split_parameters(self.policy)
+        self.actor_parameters, self.critic_parameters = parameters.initial_split(self.policy, getattr(self, "_names", None))
         # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
         critic_learning_rate = value_at("critic_learning_rate", self.critic_learning_rate, 1.0)
         optimizer = self.policy.optimizer_class, self.critic_parameters, critic_learning_rate, self.policy.optimizer_kwargs
-        self.policy.optimizer = make_optimizer(*optimizer)
-        self._checksum_when_built: float = getattr(self, "_checksum_when_built", checksum(self.policy.parameters()))
+        self.policy.optimizer = parameters.make_optimizer(*optimizer)
+        self._checksum_when_built: float = getattr(self, "_checksum_when_built", parameters.checksum(self.policy.parameters()))
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
@@ -279,8 +279,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         evaluator, acted = agreeing_evaluator(self.policy, rollout)
         self._find_parameters(evaluator, rollout)
         self._update_learning_rates()
-        is_untrained = self._n_updates == 0 and checksum(self.policy.parameters()) == self._checksum_when_built
-        with restored_on_error(self.policy, self._step, *self._optimizers()):
+        is_untrained = self._n_updates == 0 and parameters.checksum(self.policy.parameters()) == self._checksum_when_built
+        with parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
             moved = move_actor(self, evaluator, rollout, acted)
             value_loss = fit_critic(self, evaluator, rollout, is_untrained)
             kl = update_observation_statistics(self, evaluator, rollout, acted, moved, is_untrained)
@@ -295,8 +295,9 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _find_parameters(self, evaluator: Evaluator, rollout: RolloutBufferSamples) -> None:
         """The parameters of actor and critic as the policy is now: users put other modules into it."""
-        self.actor_parameters, self.critic_parameters = split_parameters(self.policy, evaluator, rollout)
-        set_parameters_of(self.policy.optimizer, self.critic_parameters)
+        self.actor_parameters, self.critic_parameters = parameters.split_parameters(self.policy, evaluator, rollout)
+        parameters.set_parameters_of(self.policy.optimizer, self.critic_parameters)
+        self._names = parameters.names_of(self.policy, self.actor_parameters, self.critic_parameters)
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [self.policy.optimizer]

@@ -143,12 +143,11 @@ def unit_scale(
     if frozen or not is_untrained:
         _rescale(head, 1 / std, -mean / std)
     yield ((returns - mean) / std).to(returns.dtype), std.item()
-    if frozen:
-        with th.no_grad():
-            for parameter, original in zip(head.parameters(), originals, strict=True):
+    _rescale(head, std, mean)
+    with th.no_grad():
+        for parameter, original in zip(head.parameters(), originals, strict=True):
+            if not parameter.requires_grad:  # but for rounding, it is that already
                 parameter.copy_(original)
-    else:
-        _rescale(head, std, mean)
 
 
 @th.no_grad()
@@ -161,15 +160,15 @@ def _rescale(head: nn.Linear, factor: th.Tensor, offset: th.Tensor) -> None:
 
 @th.no_grad()
 def _is_affine_in(head: nn.Linear, values: Callable[[], th.Tensor]) -> bool:
-    """Whether the values are what the layer puts out: doubling the layer doubles them."""
+    """Whether the values are what the layer puts out: halving the layer halves them."""
     originals = [parameter.detach().clone() for parameter in head.parameters()]
     before = values()
     for parameter in head.parameters():
-        parameter.mul_(2)
+        parameter.mul_(0.5)
     after = values()
     for parameter, original in zip(head.parameters(), originals, strict=True):
         parameter.copy_(original)
-    return bool(((after - 2 * before).abs() <= ROUNDING * before.abs().max()).all())
+    return bool(((after - before / 2).abs() <= ROUNDING * before.abs().max()).all())
 
 
 def last_linear(module: nn.Module | None) -> nn.Linear | None:

@@ -68,7 +68,7 @@ def _statistics_updated(
     allowed: float,
 ) -> Evaluation | None:
     """The policy on the rollout with new statistics, which move it by no more KL divergence than is allowed."""
-    before, few = copy.deepcopy(normalizer), rollout.observations[:N_COMPARED]
+    before, few, actions = copy.deepcopy(normalizer), rollout.observations[:N_COMPARED], rollout.actions[:N_COMPARED]
 
     def now() -> Evaluation | None:
         return evaluator.after_step(rollout.observations, rollout.actions)
@@ -79,7 +79,7 @@ def _statistics_updated(
         change = moved.kl(after)
         if change <= allowed:
             return after
-        layers = policy.input_layers(few)
+        layers = policy.input_layers(few, lambda: evaluator.evaluate(few, actions), lambda: evaluator.values(few, actions))
         state = [parameter.detach().clone() for layer in layers for parameter in layer.parameters()]
         # the divergence is quadratic in the share
         normalizer.fold(before, math.sqrt(allowed / change) if change < math.inf else 0.0, layers)

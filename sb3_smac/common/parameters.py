@@ -13,6 +13,7 @@ from torch import nn
 from sb3_smac.common.buffers import select
 from sb3_smac.common.evaluation import Evaluator, initial_evaluator
 from sb3_smac.common.steps import ActorStep
+from sb3_smac.fast.plain_policy import is_samplewise
 from sb3_smac.maths import leaf_uses
 
 
@@ -40,7 +41,9 @@ def split_parameters(
         observations, _ = policy.obs_to_tensor(space.sample())
         evaluator, actions = initial_evaluator(policy, observations)
     else:
-        observations, actions = select(rollout.observations, slice(2)), rollout.actions[:2]
+        # which parameters are used may depend on what is observed (a mixture of experts)
+        few = slice(2 if is_samplewise(policy) else None)
+        observations, actions = select(rollout.observations, few), rollout.actions[few]
     frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad and parameter.is_floating_point()]
     try:
         for parameter in frozen:  # may be unfrozen later: whose they are is asked of the graph
@@ -66,6 +69,29 @@ def split_parameters(
     return actor, critic
 
 
+def names_of(policy: nn.Module, *owned: Sequence[nn.Parameter]) -> list[list[str]]:
+    """
+    :param policy: a policy
+    :param owned: parameters of it, in several lists
+    :return: their names
+    """
+    names = {parameter: name for name, parameter in policy.named_parameters()}
+    return [[names[parameter] for parameter in parameters] for parameters in owned]
+
+
+def initial_split(policy: ActorCriticPolicy, names: list[list[str]] | None) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """
+    :param policy: a policy
+    :param names: of a loaded model: those of actor and critic in its last update, whose states its optimizers hold
+    :return: the actor's and the critic's parameters
+    :raises ValueError: if either has no parameters of its own
+    """
+    named = dict(policy.named_parameters())
+    if names is None or not {*names[0], *names[1]} <= named.keys():
+        return split_parameters(policy)
+    return [named[name] for name in names[0]], [named[name] for name in names[1]]
+
+
 def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> None:
     """
     Make an optimizer that of these parameters: new ones are added to its first group, others leave it with their state.
@@ -75,6 +101,10 @@ def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Par
     """
     groups, wanted = optimizer.param_groups, set(parameters)
     held = {parameter for group in groups for parameter in group["params"]}
+    for key, state in list(optimizer.state.items()):  # loaded, but not this critic's
+        moments = [state[name] for name in ("exp_avg", "exp_avg_sq") if name in state]
+        if not th.is_tensor(key) or any(moment.shape != key.shape for moment in moments):
+            optimizer.state.pop(key)
     if held == wanted:
         return
     for group in groups:
@@ -82,6 +112,9 @@ def set_parameters_of(optimizer: th.optim.Optimizer, parameters: Sequence[nn.Par
     for parameter in held - wanted:
         optimizer.state.pop(parameter, None)
     groups[0]["params"] += [parameter for parameter in parameters if parameter not in held]
+    order = {parameter: index for index, parameter in enumerate(parameters)}  # that in which a loaded model finds them
+    for group in groups:
+        group["params"].sort(key=order.__getitem__)
 
 
 def checksum(parameters: Iterable[nn.Parameter]) -> float:

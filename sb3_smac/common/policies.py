@@ -110,7 +110,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         except RuntimeError as error:
             raise StateDictError(f"state_dict must be that of a policy like this one. {error}") from error
 
-    def input_layers(self, observations: th.Tensor) -> list[nn.Linear]:
+    def input_layers(self, observations: th.Tensor, *runs: Callable[[], object]) -> list[nn.Linear]:
         """
         Find the layers that normalised observations go into.
 
@@ -120,9 +120,9 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         features = self.observation_normalizer(observations).flatten(start_dim=1)
         found: list[nn.Linear] = []
         with th.no_grad():
-            for run in (self.get_distribution, self.predict_values):
+            for run in runs:
                 with LayerRecorder(self.modules()) as recorder:
-                    run(observations)
+                    run()
                 found += [
                     call.layer
                     for call in recorder.calls

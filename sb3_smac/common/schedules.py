@@ -74,7 +74,7 @@ def to_schedule(value: ScheduleLike, name: str, minimum: float = 0.0, exclusive:
     except (OverflowError, TypeError, ValueError):
         raise error from None
     if not math.isfinite(start) or start < minimum or (exclusive and start == minimum):
-        raise error
+        raise ValueError(f"{error}, which starts at {start:g}") if callable(value) else error
     return schedule
 
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 
 from sb3_smac.common import checks
 from sb3_smac.common.actor_batch import ActorBatch
-from sb3_smac.common.checks import SMALLEST_DAMPING
+from sb3_smac.common.checks import LARGEST_DAMPING, SMALLEST_DAMPING
 from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import Evaluation, Evaluator, as_log_prob_takes
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
@@ -31,8 +31,8 @@ class SMAC(NaturalActorCritic):
 
     Paper: https://arxiv.org/abs/2601.18626 (eq. 4-5, §5.1)
 
-    :param damping: Damping λ of the Fisher, at least 1e-30. ``None``: 0.1 for rank 1; above, 1 for ``"full"`` and k / N for
-        rank k, whose means of N / k scores are weaker by that factor (N transitions per actor step).
+    :param damping: Damping λ of the Fisher, from 1e-30 to 1e30. ``None``: 0.1 for rank 1; above, 1 for ``"full"`` and k / N
+        for rank k, whose means of N / k scores are weaker by that factor (N transitions per actor step).
     :param fisher_rank: Rank k of the empirical Fisher ``λI + (1/k) Σ s̄_j s̄_jᵀ``: ``1``, the mean score of the batch (the
         paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
         actor batch (less where the last batch of a rollout is smaller).
@@ -84,7 +84,7 @@ class SMAC(NaturalActorCritic):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING, optional=True)
+        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING, maximum=LARGEST_DAMPING, optional=True)
         checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
 
     @property
