@@ -10,7 +10,6 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_smac.common import checks
 from sb3_smac.common.actor_batch import ActorBatch
-from sb3_smac.common.checks import LARGEST_DAMPING, SMALLEST_DAMPING
 from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import has_kl
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
@@ -80,7 +79,7 @@ class ACCG(NaturalActorCritic):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING, maximum=LARGEST_DAMPING)
+        checks.damping("damping", self.damping)
         checks.integer("cg_max_steps", self.cg_max_steps, minimum=1)
         checks.number("cg_tolerance", self.cg_tolerance, minimum=0, maximum=1e10)
 

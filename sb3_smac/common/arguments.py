@@ -47,7 +47,7 @@ def check(model: NaturalActorCritic) -> None:
     checks.choice("line_search", model.line_search, (None, False, True))
     to_schedule(model.critic_learning_rate, "critic_learning_rate")
     checks.choice("critic_optimizer", model.critic_optimizer, ("adam", "gauss_newton"))
-    checks.number("critic_damping", model.critic_damping, minimum=0, maximum=checks.LARGEST_DAMPING, exclusive=True)
+    checks.damping("critic_damping", model.critic_damping)
     checks.integer("n_critic_updates", model.n_critic_updates, minimum=1)
     checks.integer("critic_batch_size", model.critic_batch_size, minimum=1, besides=(None,))
     checks.choice("critic_target", model.critic_target, ("gae", "monte_carlo"))

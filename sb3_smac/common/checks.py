@@ -43,6 +43,18 @@ def number(
         raise ValueError(f"{name} must be {'None or ' if optional else ''}a finite number {limits}, got {value!r}")
 
 
+def damping(name: str, value: Any, optional: bool = False) -> None:
+    """
+    :param name: the parameter's name
+    :param value: its value
+    :param optional: whether ``None`` is accepted
+    :raises ValueError: if the value is not a positive number that, as its inverse, stays well within float32
+    """
+    number(name, value, minimum=0, exclusive=True, optional=optional)
+    if value is not None and not SMALLEST_DAMPING <= value <= LARGEST_DAMPING:
+        raise ValueError(f"{name} must be between {SMALLEST_DAMPING:g} and {LARGEST_DAMPING:g}, got {value!r}")
+
+
 def integer(name: str, value: Any, minimum: int, besides: Collection[Any] = (), maximum: int | None = None) -> None:
     """
     :param name: the parameter's name

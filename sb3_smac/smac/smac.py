@@ -10,7 +10,6 @@ from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 
 from sb3_smac.common import checks
 from sb3_smac.common.actor_batch import ActorBatch
-from sb3_smac.common.checks import LARGEST_DAMPING, SMALLEST_DAMPING
 from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import Evaluation, Evaluator, as_log_prob_takes
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
@@ -84,7 +83,7 @@ class SMAC(NaturalActorCritic):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        checks.number("damping", self.damping, minimum=SMALLEST_DAMPING, maximum=LARGEST_DAMPING, optional=True)
+        checks.damping("damping", self.damping, optional=True)
         checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
 
     @property
