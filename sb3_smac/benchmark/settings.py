@@ -1,6 +1,5 @@
 """Hyperparameters of an algorithm on a task: where they come from, and which there are."""
 
-import difflib
 import inspect
 import json
 import re
@@ -13,6 +12,7 @@ import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_smac import ALGORITHMS
+from sb3_smac.common import checks
 from sb3_smac.zoo import HYPERPARAMS, register
 
 ENVIRONMENT_KEYS = (
@@ -55,8 +55,8 @@ def known(kind: str, name: Any, accepted: Collection[str]) -> None:
     """
     if name in accepted:
         return
-    similar = difflib.get_close_matches(str(name), accepted, n=1)
-    hint = f"did you mean {similar[0]!r}?" if similar else ""
+    similar = checks.most_similar(name, accepted)
+    hint = "" if similar is None else f"did you mean {similar!r}?"
     if not hint and len(accepted) <= 20:
         hint = f"choose from {', '.join(accepted)}"
     raise ValueError(f"there is no {kind} {name!r}" + (f": {hint}" if hint else ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -209,5 +208,5 @@ def _arguments_of(cls: type) -> list[str]:
 
 
 def _hint(name: object, known: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(str(name), list(known), n=1)
-    return f": did you mean {similar[0]!r}?" if similar else f"; it has {', '.join(known)}"
+    similar = checks.most_similar(name, known)
+    return f"; it has {', '.join(known)}" if similar is None else f": did you mean {similar!r}?"

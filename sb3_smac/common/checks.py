@@ -1,7 +1,8 @@
 """Errors for bad input that name what is wrong, where, and what is accepted."""
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from numbers import Integral, Number, Real
 from typing import Any
 
@@ -95,6 +96,15 @@ def _is_finite(value: Any) -> bool:
 def _is_one_of(value: Any, accepted: Collection[Any]) -> bool:
     """Whether a value is equal to one of these. (An array is not, though it says so by an error.)"""
     return isinstance(value, str | Number | np.generic | None) and value in accepted
+
+
+def most_similar(name: object, accepted: Iterable[str]) -> str | None:
+    """
+    :param name: an unknown name
+    :param accepted: the names that there are
+    :return: the one that may have been meant, if there is one
+    """
+    return next(iter(difflib.get_close_matches(str(name), list(accepted), n=1)), None)
 
 
 def rollout_is_finite(buffer: RolloutBuffer, last_observations: Any, num_timesteps: int) -> None:

@@ -1,6 +1,5 @@
 """EnvPool's simulators, which step all environments of a task in C++ threads, as a Stable-Baselines3 VecEnv."""
 
-import difflib
 import time
 import warnings
 from collections.abc import Iterator
@@ -245,8 +244,8 @@ def _import_envpool() -> ModuleType:
 
 def _known(kind: str, name: str, known: Any) -> None:
     if name not in known:
-        similar = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        similar = checks.most_similar(name, known)
+        hint = "" if similar is None else f"; did you mean {similar!r}?"
         raise ValueError(f"{name!r} is no {kind}{hint}")
 
 

@@ -1,6 +1,5 @@
 """What an entry of a YAML file, or ``-params``, may hold: checked before the Zoo takes it apart."""
 
-import difflib
 import importlib
 import inspect
 import re
@@ -106,9 +105,9 @@ def hint(name: Any, accepted: Collection[str]) -> str:
     :param accepted: the names that there are
     :return: the end of an error message: the most similar name, or all if they are few
     """
-    similar = difflib.get_close_matches(str(name), accepted, n=1)
-    if similar:
-        return f"; did you mean {similar[0]!r}?"
+    similar = checks.most_similar(name, accepted)
+    if similar is not None:
+        return f"; did you mean {similar!r}?"
     return f"; choose from {', '.join(accepted)}" if len(accepted) <= 20 else ""
 
 
