@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from ast import literal_eval
 from collections.abc import Iterator
 from functools import cache
@@ -231,9 +232,10 @@ def test_strict_build(tmp_path: Path) -> None:
 
 def test_nothing_of_the_workshop() -> None:
     """The documents are for readers who know no machine but theirs."""
+    folders = {Path.home(), Path.home().parent / "home", Path(tempfile.gettempdir()), ROOT} - {Path("/")}
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"/root/|/home/|/tmp/", text), path
+        assert not [folder for folder in folders if f"{folder}/" in text], path
 
 
 def shell() -> str:
