@@ -139,3 +139,19 @@ class SampleEnv(gym.Env):
         self.steps += 1
         ended, by_time = self.steps >= self.length, self.episodes % 2 == 0
         return (self.observation_space.sample(), float(self.np_random.random()), ended and not by_time, ended and by_time, {})
+
+
+class NormalEnv(gym.Env):
+    """Observations of three normal numbers, whose ``offset`` and ``scale`` are the test's to change."""
+
+    def __init__(self, action_space: spaces.Space, offset: Any = 0.0, scale: Any = 1.0) -> None:
+        self.observation_space, self.action_space = spaces.Box(-np.inf, np.inf, (3,)), action_space
+        self.offset, self.scale = offset, scale
+        self.steps = 0
+
+    def observation(self) -> np.ndarray:
+        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self.observation(), {}

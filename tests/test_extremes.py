@@ -4,7 +4,6 @@ import math
 import warnings
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -15,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_smac import NaturalActorCritic, NonFiniteError
-from tests.algorithms import TABLE, is_finite, make
+from tests.algorithms import TABLE, NormalEnv, is_finite, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no longer those of the policy.*:UserWarning")
 
@@ -28,7 +27,7 @@ every_algorithm_and_rank = pytest.mark.parametrize("algo", ALGORITHMS)
 BOX, DISCRETE = spaces.Box(-1, 1, (2,)), spaces.Discrete(3)
 
 
-class Rewarding(gym.Env):
+class Rewarding(NormalEnv):
     """
     Random observations, and rewards by what the test says.
 
@@ -39,21 +38,12 @@ class Rewarding(gym.Env):
     """
 
     def __init__(self, action_space: spaces.Space = BOX, reward: Any = None, offset: Any = 0.0, scale: Any = 1.0) -> None:
-        self.observation_space, self.action_space = (spaces.Box(-np.inf, np.inf, (3,)), action_space)
+        super().__init__(action_space, offset, scale)
         self.reward = (lambda action: float(np.ravel(action)[0])) if reward is None else reward
-        self.offset, self.scale = offset, scale
-        self.steps = 0
-
-    def _observation(self) -> np.ndarray:
-        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self._observation(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return (self._observation(), self.reward(action), self.steps % 7 == 0, self.steps % 5 == 0, {})
+        return (self.observation(), self.reward(action), self.steps % 7 == 0, self.steps % 5 == 0, {})
 
 
 def build(algo: str, env: Any, **arguments: Any) -> NaturalActorCritic:

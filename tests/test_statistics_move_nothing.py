@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -15,14 +14,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_smac import NaturalActorCritic
 from sb3_smac.common.evaluation import Evaluation
 from sb3_smac.common.trust_region import frozen, mean_kl
-from tests.algorithms import every_algorithm, is_finite, is_same, make
+from tests.algorithms import NormalEnv, every_algorithm, is_finite, is_same, make
 from tests.own_policies import CASES
 
 TARGET = 0.02
 STEPS = 32
 
 
-class Drifting(gym.Env):
+class Drifting(NormalEnv):
     """
     Observations whose offset and scale are the test's to change; a reward for following the first one.
 
@@ -30,21 +29,12 @@ class Drifting(gym.Env):
     """
 
     def __init__(self, discrete: bool = False) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (3,))
-        self.action_space = spaces.Discrete(3) if discrete else spaces.Box(-1, 1, (2,))
-        self.offset, self.scale = np.zeros(3), np.ones(3)
-        self.steps = 0
-
-    def _observation(self) -> np.ndarray:
-        return (self.offset + self.scale * self.np_random.normal(size=3)).astype(np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self._observation(), {}
+        action_space = spaces.Discrete(3) if discrete else spaces.Box(-1, 1, (2,))
+        super().__init__(action_space, np.zeros(3), np.ones(3))
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
-        return (self._observation(), float(np.ravel(action)[0]), self.steps % 10 == 0, False, {})
+        return (self.observation(), float(np.ravel(action)[0]), self.steps % 10 == 0, False, {})
 
 
 DRIFTS: dict[str, tuple[Any, Any]] = {
