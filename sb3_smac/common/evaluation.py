@@ -11,14 +11,13 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSamples
 
-from sb3_smac.common.buffers import select
 from sb3_smac.common.checks import TOO_LARGE, NonFiniteError
-from sb3_smac.common.trust_region import frozen, is_invalid_distribution, mean_kl
+from sb3_smac.common.trust_region import is_invalid_distribution, mean_kl
 
 # Two ways to one log-probability or value may differ by this much, relative to its size (or to 1, if it is less): the rounding
 # of float32 in a network that sees the observations in batches of another size
 TOLERANCE = 1e-3
-# So many transitions show whether two ways agree
+# So many transitions show what a layer takes, and whether values are what a layer puts out
 N_COMPARED = 64
 
 
@@ -40,16 +39,6 @@ class Evaluation:
     def mean_entropy(self) -> th.Tensor:
         """Mean entropy; where it has no formula, the actions' own estimate of it."""
         return (-self.log_prob if self.entropy is None else self.entropy).mean()
-
-    def without_graph(self) -> "Evaluation":
-        """
-        :return: the same, cut off the graph, which later passes of the policy do not overwrite
-        """
-        return Evaluation(
-            self.log_prob.detach(),
-            None if self.entropy is None else self.entropy.detach(),
-            None if self.distribution is None else frozen(self.distribution),
-        )
 
     def kl(self, new: "Evaluation | None") -> float:
         """
@@ -176,33 +165,25 @@ def agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples)
 
 
 def _agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples) -> tuple[Evaluator, Evaluation]:
-    few = slice(N_COMPARED)
-    observations, actions = select(rollout.observations, few), rollout.actions[few]
-    found = _agreeing(policy, observations, actions, rollout.old_values[few], rollout.old_log_prob[few])
+    # the whole rollout: what differs may be rare
+    found = _agreeing(policy, rollout.observations, rollout.actions, rollout.old_values, rollout.old_log_prob)
     if found is not None:
-        evaluation = found.as_it_acts(rollout.observations, rollout.actions)
-        values = found.values(rollout.observations, rollout.actions)
-        if not is_same_log_prob(evaluation.log_prob, rollout.old_log_prob) or not is_same_value(values, rollout.old_values):
-            # what differs may be rare, and none of the few
-            found = _agreeing(policy, rollout.observations, rollout.actions, rollout.old_values, rollout.old_log_prob)
-            if found is not None:
-                return found, found.as_it_acts(rollout.observations, rollout.actions)
+        return found
+    found = _agreeing(policy, rollout.observations, *_act(policy, rollout.observations))
     if found is None:
-        found = _agreeing(policy, rollout.observations, *_act(policy, rollout.observations))
-        if found is None:
-            name = type(policy).__name__
-            raise ValueError(
-                f"policy {name}: neither {name}.get_distribution nor {name}.evaluate_actions gives the log-probabilities (or "
-                f"neither {name}.predict_values nor {name}.evaluate_actions gives the values) that {name}.forward acts by. "
-                "What forward does to actions and values has to be done in evaluate_actions, too: it would not be trained."
-            )
-        warnings.warn(
-            "The log-probabilities or values of the rollout are no longer those of the policy: it has been changed since, or "
-            "its standard deviation is too small for float32. It is trained as it is now.",
-            stacklevel=3,
+        name = type(policy).__name__
+        raise ValueError(
+            f"policy {name}: neither {name}.get_distribution nor {name}.evaluate_actions gives the log-probabilities (or "
+            f"neither {name}.predict_values nor {name}.evaluate_actions gives the values) that {name}.forward acts by. "
+            "What forward does to actions and values has to be done in evaluate_actions, too: it would not be trained."
         )
-        evaluation = found.as_it_acts(rollout.observations, rollout.actions)
-    return found, evaluation
+    warnings.warn(
+        "The log-probabilities or values of the rollout are no longer those of the policy: it has been changed since, or "
+        "its standard deviation is too small for float32. It is trained as it is now.",
+        stacklevel=3,
+    )
+    evaluator, _ = found
+    return evaluator, evaluator.as_it_acts(rollout.observations, rollout.actions)
 
 
 @th.no_grad()
@@ -216,13 +197,14 @@ def initial_evaluator(policy: ActorCriticPolicy, observations: PyTorchObs) -> tu
         actions, values, log_prob = _act(policy, observations)
     except Exception:  # it cannot act as it is built: that is said where it has to
         return Evaluator(policy), policy.get_distribution(observations).mode()
-    return _agreeing(policy, observations, actions, values, log_prob) or Evaluator(policy), actions
+    found = _agreeing(policy, observations, actions, values, log_prob)
+    return Evaluator(policy) if found is None else found[0], actions
 
 
 def _agreeing(
     policy: ActorCriticPolicy, observations: PyTorchObs, actions: th.Tensor, values: th.Tensor, log_prob: th.Tensor
-) -> Evaluator | None:
-    """The first way to evaluate a policy, if there is one, that gives these values and log-probabilities."""
+) -> tuple[Evaluator, Evaluation] | None:
+    """The first way to evaluate a policy that gives these values and log-probabilities, and the policy evaluated."""
     ways = [Evaluator(policy, by_distribution, by_values) for by_distribution in (True, False) for by_values in (True, False)]
     for evaluator in ways:
         try:
@@ -233,7 +215,7 @@ def _agreeing(
             continue  # a method that nobody else calls may not work
         is_actors = is_same_log_prob(evaluation.log_prob, log_prob)
         if is_actors and is_same_value(evaluator.values(observations, actions), values):
-            return evaluator
+            return evaluator, evaluation
     return None
 
 

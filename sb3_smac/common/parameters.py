@@ -55,7 +55,8 @@ def split_parameters(
         for parameter in frozen:
             parameter.requires_grad_(False)
     with th.no_grad():
-        evaluator.evaluate(observations, actions)  # the policy keeps its last distribution: not one with a graph
+        # the policy keeps its last distribution: not one with a graph
+        evaluator.evaluate(select(observations, slice(1)), actions[:1])
     policy.set_training_mode(was_training)
 
     actor = [parameter for parameter in policy.parameters() if parameter in of_actor]
@@ -125,14 +126,6 @@ def checksum(parameters: Iterable[nn.Parameter]) -> float:
     return sum(parameter.detach().double().abs().sum().item() for parameter in parameters)
 
 
-def copy_of_state(policy: nn.Module) -> dict[str, Any]:
-    """
-    :param policy: a module
-    :return: a copy of its parameters and buffers
-    """
-    return copy.deepcopy(policy.state_dict())
-
-
 def make_optimizer(
     optimizer_class: type[th.optim.Optimizer],
     parameters: Sequence[nn.Parameter],
@@ -164,7 +157,7 @@ def restored_on_error(policy: nn.Module, step: ActorStep, *optimizers: th.optim.
     :param step: what the next step starts its search from
     :param optimizers: optimizers whose state is restored
     """
-    state, curvature = copy_of_state(policy), step.curvature
+    state, curvature = copy.deepcopy(policy.state_dict()), step.curvature
     optimizer_states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     try:
         yield

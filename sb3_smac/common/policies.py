@@ -115,6 +115,7 @@ class NormalizingPolicy(sb3_policies.ActorCriticPolicy, _NormalizedFeatures):  #
         Find the layers that normalised observations go into.
 
         :param observations: a few, shape (N, ...)
+        :param runs: what evaluates actor and critic on them
         :return: those of actor and critic whose weight and bias can make up for a change of the statistics
         """
         features = self.observation_normalizer(observations).flatten(start_dim=1)

@@ -124,9 +124,7 @@ def test_the_divergence_is_the_policys(space: str) -> None:
     collect(model)
     policy, rollout = model.policy, transitions(model)
     evaluator = Evaluator(policy)
-    old, before = evaluator.as_it_acts(rollout.observations, rollout.actions).without_graph(), behaviour(
-        policy, rollout.observations
-    )
+    old, before = evaluator.as_it_acts(rollout.observations, rollout.actions), behaviour(policy, rollout.observations)
     with th.no_grad():
         for parameter in model.actor_parameters:
             parameter.add_(0.02 * th.randn_like(parameter))

@@ -350,7 +350,7 @@ def test_new_statistics_move_the_policy_by_little(case: str, monkeypatch: pytest
 
     def compare(model: Any, evaluator: Any, rollout: Any, acted: Any, moved: Any, is_untrained: bool) -> float:
         std = model.policy.observation_normalizer.std.clone()
-        before = evaluator.as_it_acts(rollout.observations, rollout.actions).without_graph()
+        before = evaluator.as_it_acts(rollout.observations, rollout.actions)
         kl = update_observation_statistics(model, evaluator, rollout, acted, moved, is_untrained)
         after = evaluator.as_it_acts(rollout.observations, rollout.actions)
         assert kl == pytest.approx(acted.kl(after), rel=1e-4, abs=1e-6)
