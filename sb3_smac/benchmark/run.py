@@ -35,6 +35,8 @@ PACKAGES = ("sb3_smac", "stable-baselines3", "sb3-contrib", "rl_zoo3", "torch", 
 RESOLUTION = 500
 # Evaluation episodes are not those of training
 EVALUATION_SEED = 1_000_000
+# Evaluations step this many environments together, so that the policy is called less often
+EVALUATION_ENVS = 10
 
 
 def run(job: Job) -> Run:
@@ -127,7 +129,7 @@ def build(job: Job) -> tuple[BaseAlgorithm, VecEnv | None]:
     if job.evaluation is None:
         return model, None
     manager.seed = job.seed + EVALUATION_SEED
-    return model, manager.create_envs(1, eval_env=True)
+    return model, manager.create_envs(min(EVALUATION_ENVS, job.evaluation["episodes"]), eval_env=True)
 
 
 class Recorder(BaseCallback):
