@@ -203,7 +203,7 @@ def test_a_rank_above_the_actor_batch(arguments: dict[str, int]) -> None:
     ("arguments", "damping"),
     [
         ({}, 0.1),
-        ({"fisher_rank": "full"}, 1.0),
+        ({"fisher_rank": "full"}, 0.1),
         ({"fisher_rank": 16}, 0.25),
         ({"fisher_rank": 16, "batch_size": 32}, 0.5),
         ({"fisher_rank": "full", "damping": 0.3}, 0.3),

@@ -69,6 +69,7 @@ CHANGED: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "learning_rate": {"target_kl": None},
     "max_grad_norm": {"target_kl": None},
+    "fisher_rank": {"policy_kwargs": {"log_std_init": 0.0}},  # what the whole batch's starts with is the policy's
     "critic_damping": {"critic_optimizer": "gauss_newton"},
     "critic_target": {"gae_lambda": 0.5},
     "normalize_advantage": {"target_kl": None},

@@ -41,8 +41,8 @@ def check(model: NaturalActorCritic) -> None:
     checks.integer("batch_size", model.batch_size, minimum=1, besides=(None,))
     checks.number("gamma", model.gamma, minimum=0, maximum=1)
     checks.number("gae_lambda", model.gae_lambda, minimum=0, maximum=1)
-    if model.target_kl is not None:
-        to_schedule(model.target_kl, "target_kl", exclusive=True)
+    if model._target_kl is not None:
+        to_schedule(model._target_kl, "target_kl", exclusive=True)
     checks.choice("line_search", model.line_search, (None, False, True))
     to_schedule(model.critic_learning_rate, "critic_learning_rate")
     checks.choice("critic_optimizer", model.critic_optimizer, ("adam", "gauss_newton"))

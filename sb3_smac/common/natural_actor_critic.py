@@ -316,9 +316,14 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         return value_at("learning_rate", self.lr_schedule, self._current_progress_remaining)
 
     @property
+    def _target_kl(self) -> ScheduleLike | None:
+        """``target_kl``, or what a subclass takes its word for."""
+        return self.target_kl
+
+    @property
     def _current_target_kl(self) -> float | None:
         """``target_kl`` now."""
-        kl = self.target_kl
+        kl = self._target_kl
         return None if kl is None else value_at("target_kl", kl, self._current_progress_remaining)
 
     @property

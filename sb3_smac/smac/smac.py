@@ -1,11 +1,14 @@
 """SMAC: actor-critic with a damped rank-1 Fisher."""
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
 
 from sb3_smac.common import checks
@@ -13,12 +16,19 @@ from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import Evaluation, Evaluator, as_log_prob_takes
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
-from sb3_smac.common.schedules import ScheduleLike
+from sb3_smac.common.policies import NormalizingPolicy
+from sb3_smac.common.schedules import LinearSchedule, ScheduleLike
 from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import assign, flatten, random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
 from sb3_smac.smac.single_sample import single_sample_steps
 
 FisherRank = int | Literal["full"]
+TargetKL = ScheduleLike | Literal["auto"] | None
+
+# The rule of the whole batch's Fisher, per dimension of the action
+KL_PER_DIMENSION = 0.01
+DAMPING_PER_DIMENSION = 0.1
+LOG_STD_INIT = -0.5
 
 
 class SMAC(NaturalActorCritic):
@@ -30,11 +40,18 @@ class SMAC(NaturalActorCritic):
 
     Paper: https://arxiv.org/abs/2601.18626 (eq. 4-5, §5.1)
 
-    :param damping: Damping λ of the Fisher, from 1e-30 to 1e30. ``None``: 0.1 for rank 1; above, 1 for ``"full"`` and k / N
-        for rank k, whose means of N / k scores are weaker by that factor (N transitions per actor step).
+    ``fisher_rank="full"`` comes with a rule for every task, in units of the action's dimensions: what ``None`` and ``"auto"``
+    stand for below, and a policy that starts with a log-std of -0.5 unless ``policy_kwargs`` has another ``log_std_init``
+    (Box actions without gSDE, a policy of this package).
+
+    :param damping: Damping λ of the Fisher, from 1e-30 to 1e30. ``None``: 0.1 for rank 1; k / N for rank k, whose means of
+        N / k scores are weaker by that factor (N transitions per actor step); for ``"full"``, 0.1 per dimension of the action,
+        over the variance that a Gaussian policy starts with.
     :param fisher_rank: Rank k of the empirical Fisher ``λI + (1/k) Σ s̄_j s̄_jᵀ``: ``1``, the mean score of the batch (the
         paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
         actor batch (less where the last batch of a rollout is smaller).
+    :param target_kl: As in the base class, or ``"auto"``: 0.05; for ``"full"``, 0.01 per dimension of the action at the start,
+        falling linearly to 0.
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO; ``None``: only for ``fisher_rank`` above 1
 
@@ -52,7 +69,7 @@ class SMAC(NaturalActorCritic):
         gae_lambda: float = 0.95,
         damping: float | None = None,
         fisher_rank: FisherRank = 1,
-        target_kl: ScheduleLike | None = 0.05,
+        target_kl: TargetKL = "auto",
         line_search: bool | None = None,
         critic_learning_rate: ScheduleLike = 1e-3,
         critic_optimizer: CriticOptimizer = "adam",
@@ -86,6 +103,23 @@ class SMAC(NaturalActorCritic):
         checks.damping("damping", self.damping, optional=True)
         checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
 
+    def _setup_model(self) -> None:
+        policy_kwargs = self.policy_kwargs
+        if self.fisher_rank == "full" and self._acts_by_gaussian and issubclass(self.policy_class, NormalizingPolicy):
+            self.policy_kwargs = {"log_std_init": LOG_STD_INIT, **policy_kwargs}
+        super()._setup_model()
+        self.policy_kwargs = policy_kwargs
+
+    @property
+    def _acts_by_gaussian(self) -> bool:
+        return isinstance(self.action_space, spaces.Box) and not self.use_sde
+
+    @property
+    def _target_kl(self) -> ScheduleLike | None:
+        if not isinstance(self.target_kl, str) or self.target_kl != "auto":
+            return self.target_kl
+        return LinearSchedule(KL_PER_DIMENSION * get_action_dim(self.action_space)) if self.fisher_rank == "full" else 0.05
+
     @property
     def _actor_batch_size(self) -> int:
         return self.batch_size or self.n_steps * self.n_envs
@@ -106,7 +140,11 @@ class SMAC(NaturalActorCritic):
         """λ, or what fits means of N / k scores, which are weaker by that factor than scores."""
         if self.damping is not None:
             return self.damping
-        return 0.1 if self.fisher_rank == 1 else rank / size
+        if self.fisher_rank != "full":
+            return 0.1 if self.fisher_rank == 1 else rank / size
+        # Scores grow as one over the deviation
+        variance = math.exp(2 * self.policy.log_std_init) if self._acts_by_gaussian else 1.0
+        return DAMPING_PER_DIMENSION * get_action_dim(self.action_space) / variance
 
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
         """
@@ -156,7 +194,7 @@ class SMAC(NaturalActorCritic):
 
     def _plain_single_sample(self, evaluator: Evaluator) -> PlainPolicy | None:
         """The policy's plain view, if the actor's steps are the paper's single-sample ones and nothing else."""
-        is_papers = self.batch_size == self.fisher_rank == 1 and self.target_kl is None and not self._searches_line
+        is_papers = self.batch_size == self.fisher_rank == 1 and self._target_kl is None and not self._searches_line
         if not is_papers or type(self).actor_direction is not SMAC.actor_direction:  # a subclass has another step
             return None
         if self.max_grad_norm is not None or self.ent_coef > 0 or not evaluator.by_distribution:
