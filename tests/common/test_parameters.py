@@ -23,42 +23,6 @@ IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
 every_algorithm = pytest.mark.parametrize("algorithm", [SMAC, ACCG, ACSGD, ACAdam])
 
 
-class MisleadingExtractor(nn.Module):
-    """The actor's layers have "value" in their name, the critic's have "actor", "policy" and "pi"."""
-
-    latent_dim_pi = latent_dim_vf = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value_of_each_action = nn.Linear(3, 2)
-        self.actor_value_thing = nn.Linear(3, 2)
-        self.policy_pi = nn.Linear(2, 2)
-
-    def forward(self, features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        return self.forward_actor(features), self.forward_critic(features)
-
-    def forward_actor(self, features: th.Tensor) -> th.Tensor:
-        return self.value_of_each_action(features)
-
-    def forward_critic(self, features: th.Tensor) -> th.Tensor:
-        return self.policy_pi(self.actor_value_thing(features))
-
-
-class MisleadingPolicy(MlpPolicy):
-    def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = MisleadingExtractor()
-
-
-class UnusedPolicy(MlpPolicy):
-    """Has a parameter that nothing uses, and a layer that no longer learns."""
-
-    def _build_mlp_extractor(self) -> None:
-        super()._build_mlp_extractor()
-        self.unused = nn.Parameter(th.ones(2))
-        self.mlp_extractor.policy_net[0].requires_grad_(False)
-        self.mlp_extractor.value_net[0].requires_grad_(False)
-
-
 def build(policy_class: type[ActorCriticPolicy] = MlpPolicy, space: spaces.Space = VECTOR, **arguments: Any) -> Any:
     return policy_class(space, VECTOR, lambda _: 1e-3, **arguments)
 
@@ -75,11 +39,13 @@ def test_standard_policies_are_parted_without_rest(space: str, net_arch: Any) ->
 
 
 def test_found_by_what_they_do() -> None:
-    policy = build(MisleadingPolicy)
+    """Here the actor's layers are called ``value_net``, and the critic's ``policy_net``."""
+    policy = build()
     networks = policy.mlp_extractor
+    networks.forward_actor, networks.forward_critic = networks.forward_critic, networks.forward_actor
     of_actor, of_critic = split_parameters(policy)
-    assert {*of_actor} == {policy.log_std, *networks.value_of_each_action.parameters(), *policy.action_net.parameters()}
-    assert {*of_actor, *of_critic} == {*policy.parameters()} and not {*of_actor} & {*of_critic}
+    assert {*of_actor} == {policy.log_std, *networks.value_net.parameters(), *policy.action_net.parameters()}
+    assert {*of_critic} == {*networks.policy_net.parameters(), *policy.value_net.parameters()}
 
 
 @pytest.mark.parametrize(
@@ -100,14 +66,21 @@ def test_extractors_are_disjoint_unless_shared(policy_class: type, space: spaces
         assert {*of_actor, *of_critic} == {*each.parameters()} and not {*of_actor} & {*of_critic}
 
 
+def with_unused_and_frozen(policy: Any) -> Any:
+    """The policy with a parameter that nothing uses, and layers of actor and critic that no longer learn."""
+    policy.unused = nn.Parameter(th.ones(2))
+    for network in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net):
+        network[0].requires_grad_(False)
+        network[2].bias.requires_grad_(False)
+    return policy
+
+
 def test_unused_parameters_are_nobodys_and_frozen_ones_whose_they_are() -> None:
     """Frozen ones may be unfrozen later; looking leaves them frozen."""
-    policy = build(UnusedPolicy, net_arch=[4, 4])
+    policy = with_unused_and_frozen(build(net_arch=[4, 4]))
     of_actor, of_critic = split_parameters(policy)
-    assert {*of_actor, *of_critic} == {*policy.parameters()} - {policy.unused}
-    frozen = [{*networks[0].parameters()} for networks in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net)]
-    assert {parameter for parameter in policy.parameters() if not parameter.requires_grad} == frozen[0] | frozen[1]
-    assert frozen[0] <= {*of_actor} and frozen[1] <= {*of_critic}
+    assert {*of_actor} == {*actor(policy)} - {policy.unused} and {*of_critic} == {*critic(policy)}
+    assert sum(not parameter.requires_grad for parameter in policy.parameters()) == 6
 
 
 def test_refuses_policies_without_an_actor_or_a_critic() -> None:
@@ -174,11 +147,10 @@ def test_a_shared_extractor_is_trained_by_the_actor_alone(algorithm: type, resti
 @pytest.mark.parametrize("part", ["layers", "actor", "critic"])
 @pytest.mark.parametrize("target_kl", [None, 0.01])
 def test_unused_and_frozen_parameters_are_not_trained(algorithm: type, part: str, target_kl: float | None) -> None:
-    """Also those that are frozen after the model was made: in the middle of the two vectors, or all of one."""
-    model = make_model(algorithm, "box", UnusedPolicy, {"net_arch": [4, 4]}, target_kl=target_kl)
-    policy, networks = model.policy, model.policy.mlp_extractor
-    layers = [networks.policy_net[2].bias, networks.value_net[2].bias]
-    for parameter in {"layers": layers, "actor": actor(policy), "critic": critic(policy)}[part]:
+    """Frozen after the model was made: some in the middle of the two vectors, or all of one."""
+    model = make_model(algorithm, "box", MlpPolicy, {"net_arch": [4, 4]}, target_kl=target_kl)
+    policy = with_unused_and_frozen(model.policy)
+    for parameter in {"layers": [], "actor": actor(policy), "critic": critic(policy)}[part]:
         parameter.requires_grad_(False)
     still = {"unused", *(name for name, parameter in policy.named_parameters() if not parameter.requires_grad)}
     assert moved_by_training(model) == set(policy.state_dict()) - still
