@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from hypothesis import given
-from hypothesis import strategies as st
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_smac import ACSGD
 from sb3_smac.common import natural_actor_critic
 from sb3_smac.common.critic import fit_critic
-from sb3_smac.common.returns import monte_carlo_returns
-from tests.dense_reference import DoublePolicy, DoubleRolloutBuffer, collect, critic, properties, train, transitions, vector
+from tests.dense_reference import DoublePolicy, DoubleRolloutBuffer, collect, critic, train, transitions, vector
 
 GAMMA, LAMBDA, STEPS = 0.9, 0.7, 11
 
@@ -177,19 +174,3 @@ def test_each_critic_pass_sees_each_transition_once(
     assert all(sorted(each) == sorted(pairs) for each in passes)
     assert passes[0] != passes[1] != passes[2]
     assert model.logger.name_to_value["train/value_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
-
-
-@properties
-@given(st.integers(1, 12), st.integers(1, 3), st.sampled_from([0.0, 0.3, 1.0]), st.floats(0, 1), st.integers(0, 2**32))
-def test_monte_carlo_returns_are_discounted_sums(steps: int, n_envs: int, ends: float, gamma: float, seed: int) -> None:
-    """Up to the next episode's start, or with the bootstrapped last return at the rollout's end."""
-    generator = np.random.default_rng(seed)
-    starts, last_returns = (generator.random((steps, n_envs)) < ends).astype(float), generator.normal(size=n_envs)
-    rewards = generator.normal(size=(steps, n_envs))
-    returns = monte_carlo_returns(rewards, starts, last_returns, gamma)
-    for step, env in np.ndindex(*rewards.shape):
-        later = [each for each in range(step + 1, steps) if starts[each, env]]
-        end = later[0] if later else steps - 1
-        expected = sum(gamma ** (each - step) * rewards[each, env] for each in range(step, end))
-        expected += 0 if later else gamma ** (end - step) * last_returns[env]
-        assert returns[step, env] == pytest.approx(expected, abs=1e-12)
