@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations, prune
 
 from sb3_smac.maths import Mlp, has_hooks, unflatten
 from tests.dense_reference import assert_close, jacobian, vector
+from tests.maths.test_layers import tied
 
 N = 5
 
@@ -101,38 +102,18 @@ def test_parameters_are_read_each_time(network: nn.Sequential) -> None:
         assert_close(mlp.activations(inputs)[-1], network(inputs), relative=1e-14)
 
 
-class OwnLinear(nn.Linear):
-    """Not what it says."""
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return 2 * super().forward(inputs)
-
-
-class OwnTanh(nn.Tanh):
-    """Not what it says."""
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return 2 * super().forward(inputs)
-
-
-def tied(name: str) -> list[nn.Module]:
-    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
-    setattr(second, name, getattr(first, name))
-    return [first, nn.Tanh(), second]
-
-
 UNKNOWN: dict[str, list[nn.Module]] = {
     "another_activation": [nn.Linear(3, 4), nn.ELU()],
     "dropout": [nn.Linear(3, 4), nn.Tanh(), nn.Dropout(0.0)],
     "leading_activation": [nn.Tanh(), nn.Linear(3, 4)],
     "two_activations": [nn.Linear(3, 4), nn.Tanh(), nn.ReLU()],
     "nested": [nn.Sequential(nn.Linear(3, 4))],
-    "linear_subclass": [OwnLinear(3, 4)],
-    "activation_subclass": [nn.Linear(3, 4), OwnTanh()],
+    "linear_subclass": [type("Own", (nn.Linear,), {})(3, 4)],
+    "activation_subclass": [nn.Linear(3, 4), type("Own", (nn.Tanh,), {})()],
     "parametrized": [parametrizations.weight_norm(nn.Linear(3, 4))],
     "pruned": [prune.random_unstructured(nn.Linear(3, 4), "weight", 0.5)],
-    "tied_weight": tied("weight"),
-    "tied_bias": tied("bias"),
+    "tied_weight": [*tied("weight")],
+    "tied_bias": [*tied("bias")],
     "layer_twice": 2 * [nn.Linear(3, 3)],
 }
 
