@@ -283,6 +283,7 @@ def test_closing_ends_the_threads() -> None:
         ({"frame_skp": 2}, "'frame_skp' is no option of EnvPool's Hopper-v4; did you mean 'frame_skip'?"),
         ({"batch_size": 2}, "'batch_size' is no option of EnvPool's Hopper-v4"),
         ({"render_mode": "human"}, "'render_mode' is no option of EnvPool's Hopper-v4"),
+        ({"task_id": "IntersectionMultiAgent-v0"}, "task_id must be a task of one player, got 'IntersectionMultiAgent-v0'"),
         ({"task_id": "WalkerWalk-v1"}, "task_id must be a task with Box or Discrete spaces, got 'WalkerWalk-v1' with Dict("),
     ],
 )
