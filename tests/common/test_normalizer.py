@@ -285,11 +285,14 @@ def test_folding_keeps_what_a_layer_puts_out() -> None:
     assert_allclose(layer(normalizer(samples)), outputs - before(samples)[:, 2:] * weight[:, 2], atol=1e-4)
 
 
-def test_statistics_change_in_training_alone() -> None:
-    model = make("smac", vec_env()).learn(64)
+def test_statistics_are_saved_and_change_in_training_alone() -> None:
+    """Saved also with the policy alone."""
+    model, file = make("smac", vec_env()).learn(64), io.BytesIO()
     before = snapshot(model)
     evaluate_policy(model, vec_env(), n_eval_episodes=2, deterministic=False)
-    assert is_same(before, snapshot(model))
+    model.policy.save(file)
+    file.seek(0)
+    assert is_same(before, snapshot(model)) and is_same(before["policy"], MlpPolicy.load(file).state_dict())
     model.learn(64, reset_num_timesteps=False)
     assert model.policy.observation_normalizer.count == model.policy.return_normalizer.count == 128
 
