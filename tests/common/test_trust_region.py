@@ -119,11 +119,13 @@ def test_whatever_is_measured_never_above_twice_the_target(data: st.DataObject, 
         assert result.passes <= 3
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan, 1e9])
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e9, 0.0201])
 def test_curves_that_only_overshoot_end_in_no_step(value: float) -> None:
+    """Halved, at least, however little is missing."""
     kl_at, measured = record(lambda _: value)
     assert size_step(kl_at, 0.01, 1.0) == SizedStep(0.0, 0.0, LIMIT)
-    assert [step for step, _ in measured] == sorted({step for step, _ in measured}, reverse=True)
+    steps = [step for step, _ in measured]
+    assert steps[0] > steps[1] > steps[2] and all(after <= step / 2 for step, after in zip(steps[2:], steps[3:], strict=False))
 
 
 @pytest.mark.parametrize(
