@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_smac.common.parameters import split_parameters
-from sb3_smac.common.policies import CnnPolicy
 from sb3_smac.fast.plain_policy import scale_calls
 from sb3_smac.maths import LayerRecorder, ScaleCall, Scores
 from sb3_smac.maths import scores as scores_module
-from tests.dense_reference import BOX, CASES, DoublePolicy, assert_close, jacobian, make_policy
+from tests.dense_reference import CASES, DoublePolicy, assert_close, jacobian, make_policy
 
 N = 6
 
@@ -79,25 +77,9 @@ def test_refuses_log_probabilities_that_are_no_vector(shape: tuple) -> None:
         Scores(th.zeros(shape, requires_grad=True), [])
 
 
-class DoubleCnn(NatureCNN):
-    """Stable-Baselines3 casts images to float32: cast them back before the first layer."""
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        return super().forward(observations.double())
-
-
-IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
-
-
-def cnn(share: bool) -> ActorCriticPolicy:
-    extractor = {"features_extractor_class": DoubleCnn, "features_extractor_kwargs": {"features_dim": 4}}
-    return CnnPolicy(IMAGE, BOX, lambda _: 0.0, net_arch=[3], share_features_extractor=share, **extractor).double()
-
-
-def frozen(*names: str) -> DoublePolicy:
-    policy = make_policy("box", net_arch=[3, 4])
-    for name in names:
-        policy.get_parameter(name).requires_grad_(False)
+def frozen_log_std() -> DoublePolicy:
+    policy = make_policy("box")
+    policy.log_std.requires_grad_(False)
     return policy
 
 
@@ -105,11 +87,7 @@ POLICIES: dict[str, Callable[[], ActorCriticPolicy]] = {
     **{space: lambda space=space: make_policy(space, net_arch=[3, 4]) for space in CASES},  # type: ignore[misc]
     "linear": lambda: make_policy("box", net_arch=[]),
     "relu": lambda: make_policy("discrete", net_arch=[4], activation_fn=nn.ReLU),
-    "cnn": lambda: cnn(share=False),
-    "shared_cnn": lambda: cnn(share=True),
-    "frozen_log_std": lambda: frozen("log_std"),
-    "frozen_weight": lambda: frozen("mlp_extractor.policy_net.2.weight"),
-    "frozen_layer": lambda: frozen("action_net.weight", "action_net.bias"),
+    "frozen_log_std": frozen_log_std,
 }
 
 
@@ -132,7 +110,7 @@ def on_batch(policy: ActorCriticPolicy, size: int = 5, samplewise: bool = True) 
 @pytest.mark.parametrize("samplewise", [True, False])
 @pytest.mark.parametrize("name", POLICIES)
 def test_scores_of_policies(name: str, samplewise: bool) -> None:
-    """For every action space, extractor and frozen part."""
+    """For every action space. (Of layers: ``test_layers.py``.)"""
     assert_is_dense(on_batch(POLICIES[name](), samplewise=samplewise))
 
 
