@@ -23,7 +23,6 @@ from tests.algorithms import is_finite, is_same, make, snapshot
 
 pytest.importorskip("envpool")
 
-SetState = Callable[[Any, np.ndarray], None]
 # one of each kind: discrete actions, and continuous ones that EnvPool takes in another precision
 both_kinds = pytest.mark.parametrize("task", ["CartPole-v1", "Hopper-v4"])
 
@@ -56,7 +55,7 @@ def set_pusher(env: Any, observation: np.ndarray) -> None:
 # How far observations and rewards may be from Gymnasium's in episodes of 40 steps, as |difference| / (1 + |value|). Classic
 # control: EnvPool's states can only be read in float32. MuJoCo: the two come with different releases of it, and contacts
 # amplify rounding; most so the Humanoid's, whose forces are observed.
-TASKS: dict[str, tuple[SetState, float]] = {
+TASKS: dict[str, tuple[Callable[[Any, np.ndarray], None], float]] = {
     "CartPole-v1": (set_cart, 1e-6),
     "Pendulum-v1": (set_pendulum, 1e-4),
     "HalfCheetah-v4": (set_walker, 1e-6),
@@ -169,22 +168,16 @@ def test_episodes_are_logged_as_by_sb3_s_monitor(tmp_path: Path) -> None:
     """In the infos, and in a file of its format."""
     env = EnvPoolVecEnv("CartPole-v1", n_envs=3, seed=0, monitor_dir=str(tmp_path / "log"))
     assert env.env_is_wrapped(Monitor, indices=[0, 2]) == [True, True]
-    episodes, returns = [], np.zeros(3)
+    episodes = []
     env.reset()
     env.step(np.zeros(3, int))
     env.reset()  # nothing remains of the episodes before
     for actions in random_actions(env, 100):
-        _, rewards, _, infos = env.step(actions)
-        returns += rewards
-        for i, info in enumerate(infos):
-            if "episode" in info:
-                assert info["episode"]["r"] == info["episode"]["l"] == returns[i]  # a reward of 1 for each step
-                returns[i] = 0
-                episodes.append(info["episode"])
+        episodes += [info["episode"] for info in env.step(actions)[3] if "episode" in info]
     env.close()
     header, *rows = (tmp_path / "log" / "monitor.csv").read_text().splitlines()
     assert json.loads(header.removeprefix("#"))["env_id"] == "CartPole-v1"
-    assert len(episodes) > 5
+    assert len(episodes) > 5 and all(episode["r"] == episode["l"] for episode in episodes)  # a reward of 1 for each step
     assert [dict(zip("rlt", map(float, row.values()), strict=True)) for row in csv.DictReader(rows)] == episodes
 
 
