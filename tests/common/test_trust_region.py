@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch as th
@@ -125,7 +126,7 @@ def test_curves_that_only_overshoot_end_in_no_step(value: float) -> None:
     kl_at, measured = record(lambda _: value)
     assert size_step(kl_at, 0.01, 1.0) == SizedStep(0.0, 0.0, LIMIT)
     steps = [step for step, _ in measured]
-    assert steps[0] > steps[1] > steps[2] and all(after <= step / 2 for step, after in zip(steps[2:], steps[3:], strict=False))
+    assert steps[0] > steps[1] > steps[2] and all(after <= step / 2 for step, after in pairwise(steps[2:]))
 
 
 @pytest.mark.parametrize(
