@@ -209,8 +209,9 @@ def test_a_last_layer_of_another_kind() -> None:
     policy.value_net.weight.requires_grad_(False)
     before = copy.deepcopy(policy.state_dict())
     head, moments, values = critic_of(policy)
-    with unit_scale(head, moments, 1000 * returns, values, is_untrained=False):
-        pass
+    for is_untrained in (False, True):
+        with unit_scale(head, moments, 1000 * returns, values, is_untrained):
+            pass
     after = policy.state_dict()
     assert after.pop("value_net.bias").item() == pytest.approx(before.pop("value_net.bias").item(), abs=1e-5)  # not frozen
     assert is_same(before, after)
