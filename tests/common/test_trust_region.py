@@ -120,13 +120,11 @@ def test_whatever_is_measured_never_above_twice_the_target(data: st.DataObject, 
         assert result.passes <= 3
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan, 1e9, 0.0201])
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e9])
 def test_curves_that_only_overshoot_end_in_no_step(value: float) -> None:
-    """Halved, at least, however little is missing."""
     kl_at, measured = record(lambda _: value)
     assert size_step(kl_at, 0.01, 1.0) == SizedStep(0.0, 0.0, LIMIT)
-    steps = [step for step, _ in measured]
-    assert steps[0] > steps[1] > steps[2] and all(after <= step / 2 for step, after in pairwise(steps[2:]))
+    assert all(after < before for (before, _), (after, _) in pairwise(measured))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +137,7 @@ def test_curves_that_only_overshoot_end_in_no_step(value: float) -> None:
         ([0.2, 1.3, 1.8], 1),
         ([3.0, 2.1, 1.9], 2),
         ([3.0, 2.5, 2.1, 2.01, 1.9], 4),  # more measurements only until one is not above twice the target
+        ([1e6, 1e4, 2.1, 1.9], 3),  # and each at half the step, though two thirds looked like enough
         ([0.0, 0.0, 0.0], 0),  # a policy that does not notice the step at all: no endless search
         ([-1e-10, -1e-10, -1e-10], 0),  # to which the KL divergence of equal policies may round
     ],
@@ -150,6 +149,7 @@ def test_which_of_the_measured_steps_stands(answers: list[float], chosen: int) -
     result = size_step(kl_at, 0.01, 1.0)
     assert (result.step_size, result.kl) == (measured[chosen][0], max(measured[chosen][1], 0.0))
     assert result.passes == len(answers)
+    assert all(after <= before / 2 for (before, _), (after, _) in pairwise(measured[MAX_PASSES - 1 :]))
 
 
 @pytest.mark.parametrize("beyond", [math.inf, math.nan, 50.0])
