@@ -61,10 +61,6 @@ def whole_number(text: str) -> int:
     :raises argparse.ArgumentTypeError: if it is none
     """
     try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
         value = float(text)
     except ValueError:
         value = math.nan

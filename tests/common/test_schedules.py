@@ -14,22 +14,20 @@ def square_root(progress_remaining: float) -> np.float32:
 
 
 @pytest.mark.parametrize(
-    ("value", "at_start", "at_quarter", "at_end"),
+    ("value", "expected"),
     [
-        (0.5, 0.5, 0.5, 0.5),
-        (1, 1.0, 1.0, 1.0),
-        (np.float32(0.5), 0.5, 0.5, 0.5),
-        ("lin_0.4", 0.4, 0.1, 0.0),
-        ("lin_1e-3", 1e-3, 2.5e-4, 0.0),
-        (square_root, 1.0, 0.5, 0.0),
+        (1, [1.0, 1.0, 1.0]),
+        (np.float32(0.5), [0.5, 0.5, 0.5]),
+        ("lin_0.4", [0.4, 0.1, 0.0]),
+        ("lin_1e-3", [1e-3, 2.5e-4, 0.0]),
+        (square_root, [1.0, 0.5, 0.0]),
     ],
 )
-def test_values_over_training(value: Any, at_start: float, at_quarter: float, at_end: float) -> None:
+def test_values_over_training(value: Any, expected: list[float]) -> None:
     """The argument is the progress that remains: 1 at the start. Schedules are saved with a model, so they pickle."""
-    for schedule in (to_schedule(value, "x"), pickle.loads(pickle.dumps(to_schedule(value, "x")))):
-        values = [schedule(remaining) for remaining in (1.0, 0.25, 0.0)]
-        assert values == pytest.approx([at_start, at_quarter, at_end])
-        assert all(type(each) is float for each in values)
+    schedule = pickle.loads(pickle.dumps(to_schedule(value, "x")))
+    values = [schedule(remaining) for remaining in (1.0, 0.25, 0.0)]
+    assert values == pytest.approx(expected) and {*map(type, values)} == {float}
 
 
 strings = ["0.5", "lin_", "lin_x", "exp_0.5", "lin_nan", "lin_-1"]
@@ -50,8 +48,5 @@ def test_zero_may_be_refused(value: Any) -> None:
 
 
 def test_errors_of_the_schedule_itself_are_not_hidden() -> None:
-    def broken(progress_remaining: float) -> float:
-        raise ZeroDivisionError("the user's own")
-
-    with pytest.raises(ZeroDivisionError, match="the user's own"):
-        to_schedule(broken, "x")
+    with pytest.raises(ZeroDivisionError):
+        to_schedule(lambda remaining: remaining / 0, "x")

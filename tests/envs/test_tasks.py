@@ -11,13 +11,9 @@ from gymnasium import spaces
 from sb3_smac.envs.tasks import find_task, policy_for
 
 
-def image(*shape: int) -> spaces.Box:
-    return spaces.Box(0, 255, shape, np.uint8)
-
-
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module that registers ``Theirs/Cart-v3`` and ``Theirs/Cart-v12`` when it is imported."""
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``theirs_module`` registers two versions of a task, and one without, when it is imported."""
     names = ["Theirs/Cart-v3", "Theirs/Cart-v12", "Unversioned"]
     calls = "".join(f"gym.register({name!r}, 'gymnasium.envs.classic_control:CartPoleEnv')\n" for name in names)
     (tmp_path / "theirs_module.py").write_text(f"import gymnasium as gym\n\n{calls}")
@@ -25,9 +21,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in names:
         monkeypatch.delitem(gym.registry, name, raising=False)
     monkeypatch.delitem(sys.modules, "theirs_module", raising=False)
-    return "theirs_module"
 
 
+@pytest.mark.usefixtures("module")
 @pytest.mark.parametrize(
     ("name", "found"),
     [
@@ -39,12 +35,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ("theirs_module:CartPole-v1", "CartPole-v1"),
     ],
 )
-def test_it_finds_what_gymnasium_makes(name: str, found: str, module: str) -> None:
-    spec = find_task(name)
-    assert spec.id == found
-    made = gym.make(name).spec
-    assert made is not None
-    assert (made.id, made.entry_point) == (found, spec.entry_point)
+def test_it_finds_what_gymnasium_makes(name: str, found: str) -> None:
+    spec, made = find_task(name), gym.make(name).spec
+    assert made is not None and spec.id == made.id == found and spec.entry_point == made.entry_point
 
 
 @pytest.mark.parametrize(
@@ -65,13 +58,11 @@ def test_names_of_nothing(name: str, error: type[Exception], message: str) -> No
 @pytest.mark.parametrize(
     ("space", "policy"),
     [
-        (spaces.Box(-1, 1, (3,)), "MlpPolicy"),
         (spaces.Box(0, 1, (64, 64, 3)), "MlpPolicy"),
         (spaces.Discrete(3), "MlpPolicy"),
-        (spaces.MultiBinary(3), "MlpPolicy"),
-        (image(36, 36, 3), "CnnPolicy"),
-        (image(3, 36, 200), "CnnPolicy"),
-        (image(35, 200, 3), "MlpPolicy"),  # the convolutions have no output
+        (spaces.Box(0, 255, (36, 36, 3), np.uint8), "CnnPolicy"),
+        (spaces.Box(0, 255, (3, 36, 200), np.uint8), "CnnPolicy"),
+        (spaces.Box(0, 255, (35, 200, 3), np.uint8), "MlpPolicy"),  # the convolutions have no output
         (spaces.Dict({"a": spaces.Discrete(3)}), "MultiInputPolicy"),
     ],
 )

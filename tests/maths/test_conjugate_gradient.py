@@ -1,7 +1,5 @@
 """Conjugate gradient against ``torch.linalg.solve``, and what it does where that has no answer."""
 
-from collections.abc import Callable
-
 import pytest
 import torch as th
 from hypothesis import assume, given
@@ -9,6 +7,8 @@ from hypothesis import strategies as st
 
 from sb3_smac.maths import conjugate_gradient
 from tests.dense_reference import assert_close, properties
+
+System = tuple[th.Tensor, th.Tensor]
 
 
 class Matrix:
@@ -24,13 +24,12 @@ class Matrix:
 
 
 @st.composite
-def symmetric_systems(draw: st.DrawFn, eigenvalues: st.SearchStrategy) -> tuple[th.Tensor, th.Tensor]:
+def symmetric_systems(draw: st.DrawFn, eigenvalues: st.SearchStrategy) -> System:
     """M = Q diag(eigenvalues) Qᵀ with a random rotation Q, and b."""
     spectrum = th.tensor(draw(st.lists(eigenvalues, min_size=1, max_size=8)), dtype=th.float64)
-    generator = th.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    size = len(spectrum)
-    rotation, _ = th.linalg.qr(th.randn(size, size, generator=generator, dtype=th.float64))
-    return rotation @ th.diag(spectrum) @ rotation.T, th.randn(size, generator=generator, dtype=th.float64)
+    th.manual_seed(draw(st.integers(0, 2**31)))
+    rotation, _ = th.linalg.qr(th.randn(len(spectrum), len(spectrum), dtype=th.float64))
+    return rotation @ th.diag(spectrum) @ rotation.T, th.randn(len(spectrum), dtype=th.float64)
 
 
 positive_definite = symmetric_systems(st.floats(0.1, 10))
@@ -38,19 +37,18 @@ indefinite = symmetric_systems(st.floats(-10, 10).map(lambda eigenvalue: round(e
 
 
 @properties
-@given(positive_definite)
-def test_solves_the_explicit_system(system: tuple[th.Tensor, th.Tensor]) -> None:
+@given(positive_definite, st.sampled_from([1e-20, 1.0, 1e20]))
+def test_solves_the_explicit_system(system: System, length: float) -> None:
+    """After as many steps as there are unknowns at the latest, where the steepest descent would only have come closer."""
     matrix, rhs = system
-    result = conjugate_gradient(Matrix(matrix), rhs, max_steps=100, tolerance=1e-12)
-    assert_close(result.solution, th.linalg.solve(matrix, rhs), relative=1e-9)
+    result = conjugate_gradient(Matrix(matrix), length * rhs, max_steps=len(rhs), tolerance=1e-12)
+    assert_close(result.solution, th.linalg.solve(matrix, length * rhs), relative=1e-6)
     assert not result.negative_curvature
 
 
 @properties
 @given(positive_definite, st.integers(1, 12), st.sampled_from([0.0, 1e-8, 1e-3, 0.5]))
-def test_stops_on_the_true_residual_or_after_max_steps(
-    system: tuple[th.Tensor, th.Tensor], max_steps: int, tolerance: float
-) -> None:
+def test_stops_on_the_true_residual_or_after_max_steps(system: System, max_steps: int, tolerance: float) -> None:
     """The residual reported is that of the solution returned, and one product fewer would have been too few."""
     dense, rhs = system
     matrix = Matrix(dense)
@@ -63,34 +61,18 @@ def test_stops_on_the_true_residual_or_after_max_steps(
         assert conjugate_gradient(matrix, rhs, result.iterations - 1, tolerance=0).residual > tolerance
 
 
-@properties
-@given(positive_definite)
-def test_error_falls_at_every_step(system: tuple[th.Tensor, th.Tensor]) -> None:
-    """CG minimises the error in the norm of M over a growing subspace; the steepest descent in it would fail the last line."""
-    matrix, rhs = system
-    exact = th.linalg.solve(matrix, rhs)
-    errors = []
-    for max_steps in range(1, len(rhs) + 1):
-        error = conjugate_gradient(Matrix(matrix), rhs, max_steps, tolerance=0).solution - exact
-        errors.append((error @ matrix @ error).sqrt().item())
-    size = (exact @ matrix @ exact).sqrt().item()
-    assert all(after <= before + 1e-12 * size for before, after in zip([size, *errors], errors, strict=False))
-    assert errors[-1] <= 1e-7 * size  # at the latest after d steps
-
-
 def test_starts_from_zero() -> None:
     """b = 0 needs no product; otherwise the first iterate is along b, by the length that minimises along it."""
-    matrix = Matrix(th.diag(th.tensor([1.0, 3.0])))
+    matrix, rhs = Matrix(th.diag(th.tensor([1.0, 3.0]))), th.ones(2)
     assert conjugate_gradient(matrix, th.zeros(2))[1:] == (0.0, 0, False)
     assert matrix.products == 0
-    rhs = th.ones(2)
     assert th.equal(conjugate_gradient(matrix, rhs, max_steps=1).solution, rhs * 0.5)  # bᵀb / bᵀMb = 2 / 4
     assert th.equal(rhs, th.ones(2))
 
 
 @properties
 @given(indefinite)
-def test_indefinite_matrices_give_an_ascent_direction(system: tuple[th.Tensor, th.Tensor]) -> None:
+def test_indefinite_matrices_give_an_ascent_direction(system: System) -> None:
     """Whatever the matrix, the step must not descend; and the flag must mean what it says."""
     matrix, rhs = system
     result = conjugate_gradient(Matrix(matrix), rhs, max_steps=50, tolerance=1e-10)
@@ -103,29 +85,24 @@ def test_indefinite_matrices_give_an_ascent_direction(system: tuple[th.Tensor, t
 
 
 @pytest.mark.parametrize(
-    ("matrix", "rhs", "solution", "iterations"),
+    ("diagonal", "rhs", "solution", "iterations", "negative"),
     [
         # p₀ = b has negative, or no, curvature: b itself
-        ([[-1.0, 0.0], [0.0, 1.0]], [2.0, 0.0], [2.0, 0.0], 1),
-        ([[0.0, 0.0], [0.0, 0.0]], [1.0, 1.0], [1.0, 1.0], 1),
+        ([-1.0, 1.0], [2.0, 0.0], [2.0, 0.0], 1, True),
+        ([0.0, 0.0], [1.0, 1.0], [1.0, 1.0], 1, True),
         # x₁ = b bᵀb / bᵀMb = b 5/3, then p₁ has negative curvature: x₁ stands
-        ([[1.0, 0.0], [0.0, -1.0]], [2.0, 1.0], [10 / 3, 5 / 3], 2),
+        ([1.0, -1.0], [2.0, 1.0], [10 / 3, 5 / 3], 2, True),
         # x₁ = b · 2 / 1, then p₁ is in the null space
-        ([[1.0, 0.0], [0.0, 0.0]], [1.0, 1.0], [2.0, 2.0], 2),
+        ([1.0, 0.0], [1.0, 1.0], [2.0, 2.0], 2, True),
+        # a Fisher matrix is singular wherever two parameters do the same; its own range poses no problem
+        ([2.0, 0.0], [4.0, 0.0], [2.0, 0.0], 1, False),
     ],
 )
-def test_stops_at_negative_or_zero_curvature(matrix: list, rhs: list, solution: list, iterations: int) -> None:
-    dense, b, x = (th.tensor(values, dtype=th.float64) for values in (matrix, rhs, solution))
-    result = conjugate_gradient(Matrix(dense), b)
-    assert result.negative_curvature and result.iterations == iterations
+def test_negative_or_zero_curvature(diagonal: list, rhs: list, solution: list, iterations: int, negative: bool) -> None:
+    d, b, x = (th.tensor(values, dtype=th.float64) for values in (diagonal, rhs, solution))
+    result = conjugate_gradient(Matrix(th.diag(d)), b)
+    assert (result.negative_curvature, result.iterations) == (negative, iterations)
     assert_close(result.solution, x, relative=1e-12)
-
-
-def test_singular_but_consistent_system_is_solved() -> None:
-    """A Fisher matrix is singular wherever two parameters do the same; its own range poses no problem."""
-    matrix, rhs = th.diag(th.tensor([2.0, 0.0])), th.tensor([4.0, 0.0])
-    result = conjugate_gradient(Matrix(matrix), rhs)
-    assert th.equal(result.solution, th.tensor([2.0, 0.0])) and not result.negative_curvature
 
 
 @pytest.mark.parametrize(
@@ -137,6 +114,5 @@ def test_singular_but_consistent_system_is_solved() -> None:
     ],
 )
 def test_refuses_bad_input(arguments: dict, message: str) -> None:
-    identity: Callable[[th.Tensor], th.Tensor] = th.clone
     with pytest.raises(ValueError, match=message):
-        conjugate_gradient(identity, th.ones(2), **arguments)
+        conjugate_gradient(th.clone, th.ones(2), **arguments)
