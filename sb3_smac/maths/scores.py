@@ -178,9 +178,16 @@ class Scores:
         """Some rows of the columns of S that belong to some parameters: shape (rows, entries)."""
         identity = th.eye(len(self), dtype=self.log_prob.dtype, device=self.log_prob.device)[rows]
         scores = th.autograd.grad(
-            self.log_prob, parameters, identity, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            self.log_prob, parameters, identity, retain_graph=True, is_grads_batched=True, allow_unused=True
         )
-        return th.cat([score.reshape(len(score), -1) for score in scores], dim=1)
+        shapes = [(len(identity), parameter.numel()) for parameter in parameters]
+        return th.cat(
+            [
+                identity.new_zeros(shape) if score is None else score.reshape(shape)
+                for score, shape in zip(scores, shapes, strict=True)
+            ],
+            dim=1,
+        )
 
 
 def _groups(parameters: Sequence[nn.Parameter], entries: int) -> Iterator[list[nn.Parameter]]:

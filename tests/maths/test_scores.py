@@ -53,6 +53,8 @@ def test_parameters_without_a_score_keep_their_place() -> None:
     first, unused, frozen = nn.Linear(3, 5).double(), nn.Parameter(th.ones(2).double()), nn.Parameter(th.ones(3).double())
     frozen.requires_grad_(False)
     assert_is_dense(Scores(log_probability(first), [unused, first.weight, frozen, first.bias], samplewise=False))
+    columns = Scores(log_probability(first), [unused, first.weight])
+    assert_is_dense(columns)  # its Gram matrix, too
     assert Scores(log_probability(first), [unused]).product(th.ones(2).double()).tolist() == [0.0] * N
 
 
