@@ -29,9 +29,8 @@ from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.envs.tasks import policy_for
 from sb3_smac.zoo import HYPERPARAMS, settings
 from sb3_smac.zoo.hyperparams_opt import sampler, searched
-from sb3_smac.zoo.wrappers import ends
+from sb3_smac.zoo.wrappers import TIME_LIMIT, ends
 
-TIME_LIMIT = "sb3_smac.zoo.wrappers.time_limit"
 ERROR = "error"
 """User attribute of a trial that failed."""
 

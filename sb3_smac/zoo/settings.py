@@ -77,8 +77,7 @@ def normalizable(space: spaces.Space, arguments: dict[str, Any]) -> dict[str, An
         return arguments if _is_normalizable(space) else {**arguments, "norm_obs": False}
     chosen = arguments.get("norm_obs_keys")
     if chosen is not None:
-        for key in chosen:
-            known("key of the observations (norm_obs_keys in normalize)", key, list(space.spaces))
+        known("key of the observations (norm_obs_keys in normalize)", chosen, list(space.spaces))
         return arguments
     keys = [key for key, part in space.spaces.items() if _is_normalizable(part)]
     return {**arguments, "norm_obs_keys": keys} if keys else {**arguments, "norm_obs": False}
@@ -88,15 +87,16 @@ def _is_normalizable(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
-def known(kind: str, name: Any, accepted: Collection[str]) -> None:
+def known(kind: str, names: Collection[Any], accepted: Collection[str]) -> None:
     """
-    :param kind: what the name should be a name of
-    :param name: the name
+    :param kind: what the names should be names of
+    :param names: the names
     :param accepted: the names that there are
-    :raises ValueError: if it is none of them; the message has the most similar one, or all if they are few
+    :raises ValueError: if one is none of them; the message has the most similar one, or all if they are few
     """
-    if name not in accepted:
-        raise ValueError(f"there is no {kind} {name!r}{hint(name, accepted)}")
+    for name in names:
+        if name not in accepted:
+            raise ValueError(f"there is no {kind} {name!r}{hint(name, accepted)}")
 
 
 def hint(name: Any, accepted: Collection[str]) -> str:
