@@ -87,19 +87,11 @@ def test_a_curve_at_the_best_possible_return_reaches_it() -> None:
     assert statistics.first_passages({"solved": values}, 100, 1000) == {"solved": 17}
 
 
-def test_min_max_scores() -> None:
-    returns = {"a": np.array([[0.0, 5.0], [2.0, 5.0]]), "b": np.array([[11.0, 5.0]]), "c": np.array([[6.0, 5.0]])}
-    scores = statistics.min_max_scores(returns)  # means of the first task 1, 11, 6; the second tells nobody apart
-    assert scores["a"].tolist() == [[-0.1], [0.1]]
-    assert scores["b"].tolist() == [[1.0]]
-    assert scores["c"].tolist() == [[0.5]]
-
-
-def test_relative_scores() -> None:
-    returns = {"a": np.array([[4.0, -1.0], [6.0, -1.0]]), "b": np.array([[1.0, -3.0], [3.0, 1.0]])}
-    scores = statistics.relative_scores(returns, "b")  # b's means are 2 and -1
-    assert scores["a"].tolist() == [[2], [3]]
-    assert scores["b"].tolist() == [[0.5], [1.5]]
+def test_scaled_scores() -> None:
+    returns = {"a": np.array([[4.0, 5.0, 1.0], [6.0, 5.0, 1.0]]), "b": np.array([[1.0, 5.0, 2.0]])}
+    scores = statistics.scaled(returns, np.array([1.0, 5.0, 3.0]), np.array([11.0, 5.0, 2.0]))
+    np.testing.assert_allclose(scores["a"], [[0.3], [0.5]])  # in the other two, the upper end is not above the lower
+    np.testing.assert_allclose(scores["b"], [[0]])
 
 
 def test_the_interquartile_mean() -> None:

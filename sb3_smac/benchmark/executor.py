@@ -117,6 +117,3 @@ def execute_on_ray(jobs: Sequence[Job], address: str) -> Generator[Run, None, No
 def _run(job: Job) -> Run:
     th.set_num_threads(1)
     return run(job)
-
-
-__all__ = ["execute", "execute_on_ray"]

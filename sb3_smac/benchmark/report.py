@@ -184,7 +184,8 @@ def _evaluations(report: _Report, results: Results) -> None:
     returns = [results.returns(column) for column in ("evaluation", "mean_evaluation")]
     if not all(reference in values for values in returns):
         return
-    scores = [statistics.relative_scores(values, reference) for values in returns]
+    means = [values[reference].mean(axis=0) for values in returns]
+    scores = [statistics.scaled(values, np.zeros_like(mean), mean) for values, mean in zip(returns, means, strict=True)]
     if all(values[reference].size for values in scores):
         last, area = map(statistics.interquartile_means, scores)
         links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
@@ -244,9 +245,17 @@ def _learning(report: _Report, results: Results) -> None:
     )
 
 
-def _aggregates(report: _Report, results: Results) -> None:
+def _scores(results: Results) -> dict[str, np.ndarray]:
+    """Final returns, scaled so that the worst label's mean on a task is 0 and the best label's is 1."""
     returns = results.returns("final_return")
-    scores = statistics.min_max_scores(returns) if returns else {}
+    if not returns:
+        return {}
+    means = np.stack([values.mean(axis=0) for values in returns.values()])  # (labels, tasks)
+    return statistics.scaled(returns, means.min(axis=0), means.max(axis=0))
+
+
+def _aggregates(report: _Report, results: Results) -> None:
+    scores = _scores(results)
     if not any(values.size for values in scores.values()):
         report.section("Over all tasks", "Takes a task that two algorithms have finished with different returns.")
         return

@@ -2,17 +2,16 @@
 
 import inspect
 import json
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_smac import ALGORITHMS
 from sb3_smac.zoo import HYPERPARAMS, register
+from sb3_smac.zoo.settings import read_yaml
 from sb3_smac.zoo.wrappers import TIME_LIMIT
 
 ENVIRONMENT_KEYS = (
@@ -22,27 +21,6 @@ ENVIRONMENT_KEYS = (
 """What the Zoo takes from an entry besides the constructor's arguments, and a study may therefore change."""
 
 NOT_HYPERPARAMETERS = ("env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
-
-
-class Loader(yaml.SafeLoader):
-    """Reads ``1e-3`` as a number, as everybody means it; YAML 1.1 wants ``1.0e-3``."""
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(path: Path) -> Any:
-    """
-    :param path: a YAML file
-    :return: its content
-    :raises ValueError: if it is not YAML
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
 
 
 @cache

@@ -92,30 +92,17 @@ def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: flo
     return dict(zip(curves, first.tolist(), strict=True))
 
 
-def min_max_scores(returns: Scores) -> dict[str, np.ndarray]:
+def scaled(returns: Scores, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
     """
-    Scale the returns of each task so that the worst label's mean is 0 and the best label's is 1.
+    Scale the returns of each task.
 
     :param returns: the returns
-    :return: the scores, without the tasks in which all labels have the same mean
+    :param low: what becomes 0, shape (tasks,)
+    :param high: what becomes 1, shape (tasks,)
+    :return: the scores, without the tasks in which ``high`` is not above ``low``
     """
-    means = np.stack([values.mean(axis=0) for values in returns.values()])  # (labels, tasks)
-    worst, best = means.min(axis=0), means.max(axis=0)
-    told_apart = best > worst
-    scale = (best - worst)[told_apart]
-    return {label: (values[:, told_apart] - worst[told_apart]) / scale for label, values in returns.items()}
-
-
-def relative_scores(returns: Scores, reference: str) -> dict[str, np.ndarray]:
-    """
-    Divide the returns of each task by the reference's mean return.
-
-    :param returns: the returns
-    :param reference: a label
-    :return: the scores, without the tasks in which that mean is not positive
-    """
-    means = returns[reference].mean(axis=0)
-    return {label: values[:, means > 0] / means[means > 0] for label, values in returns.items()}
+    kept = high > low
+    return {label: (values[:, kept] - low[kept]) / (high - low)[kept] for label, values in returns.items()}
 
 
 def interquartile_means(scores: Scores) -> pd.DataFrame:

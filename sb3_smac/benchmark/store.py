@@ -271,6 +271,3 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
-
-
-__all__ = ["CURVES", "Run", "Store", "curve"]

@@ -3,7 +3,7 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
 
 .. code-block:: yaml
 
-    name: example
+    name: example               # also of the folder of its results
     algorithms:                 # a list of keys, or label: settings
       smac:
       smac full:
@@ -16,11 +16,11 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
       CartPole-v1: {budget: 50000, hyperparameters: {damping: 0.1}}
     seeds: 3                    # 0, 1, 2; or a list
     budget: 200000              # timesteps
-    horizon: 1000               # optional: time limit of every episode
+    horizon: 1000               # optional: time limit of every episode, in steps; else the tasks' own
     zoo: ../../zoo_hyperparams  # optional: folder of YAML files that come before the Zoo's
     hyperparameters: {gamma: 0.99}                 # optional, for every algorithm that has them
     evaluation: {every: 10000, episodes: 10}       # optional: deterministic evaluations
-    reference: ppo              # optional: whose times and returns a report divides by
+    reference: ppo              # optional: whose times and returns a report divides by, else AC-SGD's
 
 Hyperparameters are the Zoo's entry, then the study's, the task's, the algorithm's and the algorithm's on the task; the last
 word counts. What the study or a task sets reaches the algorithms that have such a hyperparameter, and no other.
@@ -39,7 +39,7 @@ from pydantic import NonNegativeInt as Seed
 from pydantic import PositiveInt as Count
 
 from sb3_smac.benchmark import settings
-from sb3_smac.zoo.settings import known
+from sb3_smac.zoo.settings import known, read_yaml
 
 STUDIES = Path("benchmarks/studies")
 RESULTS = Path("benchmarks/results")
@@ -84,9 +84,6 @@ class Job:
         """
         digest = hashlib.sha256(settings.canonical(self.configuration).encode()).hexdigest()[:8]
         return f"{_slug(self.label)}/{_slug(self.task)}/seed{self.seed}-{digest}"
-
-    def __str__(self) -> str:
-        return f"{self.label} on {self.task}, seed {self.seed}"
 
 
 class Section(BaseModel):
@@ -143,20 +140,7 @@ class Task(Section):
 
 
 class Study(Section):
-    """
-    A study whose names and numbers have been checked; see the module's documentation.
-
-    :param name: its name, also of the folder of its results
-    :param algorithms: label to algorithm
-    :param tasks: id to what differs there
-    :param seeds: random seeds
-    :param budget: timesteps of a run
-    :param horizon: time limit of every episode, in steps; ``None``: the tasks' own
-    :param zoo: folder of YAML files that come before the Zoo's
-    :param hyperparameters: what is set for every algorithm that has it
-    :param evaluation: deterministic evaluations; ``None``: there are none
-    :param reference: label of the entry whose times and returns a report divides by; ``None``: AC-SGD's, or the first
-    """
+    """A study whose names and numbers have been checked; the module's documentation says what each is."""
 
     name: Annotated[str, Field(pattern=r"^[\w=+][\w.=+-]*$")]
     algorithms: Annotated[dict[str, Entry], Field(min_length=1), BeforeValidator(_listed)]
@@ -254,7 +238,7 @@ def load(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        content = settings.read_yaml(path)
+        content = read_yaml(path)
         if isinstance(content, dict) and isinstance(content.get("zoo"), str):
             content["zoo"] = path.parent / content["zoo"]
             if not content["zoo"].is_dir():
@@ -276,6 +260,3 @@ def _message(error: Mapping[str, Any]) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text).strip("-.")
-
-
-__all__ = ["RESULTS", "Entry", "Evaluation", "Job", "Study", "Task", "find", "load"]
