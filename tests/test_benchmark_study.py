@@ -133,27 +133,27 @@ def test_a_folder_of_zoo_entries_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("algorithms:", "algoritms:", "there is no key 'algoritms'; did you mean 'algorithms'"),
+        ("algorithms:", "algoritms:", "'algoritms' is no key; did you mean 'algorithms'"),
         ("seeds: 2", "", "seeds: Field required"),
-        ("  ppo:", "  pppo:", "there is no algorithm 'pppo'; did you mean 'ppo'"),
-        ("algorithm: smac", "algorithm: smack", "there is no algorithm 'smack'; did you mean 'smac'"),
-        ("fisher_rank", "fisher_rang", "there is no hyperparameter of smac 'fisher_rang'; did you mean 'fisher_rank'"),
-        ("{damping: 2,", "{dampin: 2,", "there is no hyperparameter of any algorithm 'dampin'; did you mean 'damping'"),
+        ("  ppo:", "  pppo:", "'pppo' is no algorithm; did you mean 'ppo'"),
+        ("algorithm: smac", "algorithm: smack", "'smack' is no algorithm; did you mean 'smac'"),
+        ("fisher_rank", "fisher_rang", "'fisher_rang' is no hyperparameter of smac; did you mean 'fisher_rank'"),
+        ("{damping: 2,", "{dampin: 2,", "'dampin' is no hyperparameter of any algorithm; did you mean 'damping'"),
         (
             "{damping: 1e-1,",
             "{dampin: 1,",
-            "there is no hyperparameter of any algorithm (for Pendulum-v1) 'dampin'; did you mean 'damping'",
+            "'dampin' is no hyperparameter of any algorithm (for Pendulum-v1); did you mean 'damping'",
         ),
-        ("  CartPole-v1:", "  CartPol-v1:", "there is no environment 'CartPol-v1'; did you mean 'CartPole-v1'"),
-        ("  CartPole-v1:", "  CartPole-v7:", "there is no environment 'CartPole-v7'; did you mean 'CartPole-v1'"),
+        ("  CartPole-v1:", "  CartPol-v1:", "'CartPol-v1' is no environment; did you mean 'CartPole-v1'"),
+        ("  CartPole-v1:", "  CartPole-v7:", "'CartPole-v7' is no environment; did you mean 'CartPole-v1'"),
         (
             "{Pendulum-v1: {",
             "{Hopper-v4: {",
-            "there is no task (of smac full) 'Hopper-v4'; choose from CartPole-v1, Pendulum-v1",
+            "'Hopper-v4' is no task (of smac full); choose from CartPole-v1, Pendulum-v1",
         ),
-        ("{budget: 50", "{budge: 50", "tasks: Pendulum-v1: there is no key 'budge'; did you mean 'budget'"),
+        ("{budget: 50", "{budge: 50", "tasks: Pendulum-v1: 'budge' is no key; did you mean 'budget'"),
         ("{budget: 50", "{budget: -5", "tasks: Pendulum-v1: budget: Input should be greater than 0, got -5"),
-        ("budget: 100", "budget: 100\nreference: pp", "there is no algorithm (as reference) 'pp'; did you mean 'ppo'"),
+        ("budget: 100", "budget: 100\nreference: pp", "'pp' is no algorithm (as reference); did you mean 'ppo'"),
         ("seeds: 2", "seeds: 0", "seeds: List should have at least 1 item"),
         ("seeds: 2", "seeds: true", "seeds: Input should be a valid list, got True"),
         ("budget: 100", "budget: 1.5", "budget: Input should be a valid integer, got 1.5"),
@@ -192,10 +192,10 @@ def test_what_a_task_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_finding_a_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(STUDIES.parents[1])
     assert find("smoke").name == "smoke.yml"
-    with pytest.raises(ValueError, match="there is no study file 'smok'; did you mean 'smoke'"):
+    with pytest.raises(ValueError, match="'smok' is no study file; did you mean 'smoke'"):
         find("smok")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"there is no study file 'smoke', nor a folder benchmarks.studies here"):
+    with pytest.raises(ValueError, match=r"'smoke' is no study file, nor is there a folder benchmarks.studies here"):
         find("smoke")
 
 

@@ -223,7 +223,7 @@ def find(study: str) -> Path:
     if Path(study).is_file():
         return Path(study)
     if not STUDIES.is_dir():
-        raise ValueError(f"there is no study file {study!r}, nor a folder {STUDIES} here: give a path")
+        raise ValueError(f"{study!r} is no study file, nor is there a folder {STUDIES} here: give a path")
     known("study file", [study], [path.stem for path in sorted(STUDIES.glob("*.yml"))])
     return STUDIES / f"{study}.yml"
 

@@ -98,15 +98,9 @@ def known(kind: str, names: Collection[Any], accepted: Collection[str]) -> None:
     """
     for name in names:
         if name not in accepted:
-            raise ValueError(f"there is no {kind} {name!r}{_hint(name, accepted)}")
-
-
-def _hint(name: Any, accepted: Collection[str]) -> str:
-    """The end of an error message: the most similar name, or all if they are few."""
-    similar = checks.most_similar(name, accepted)
-    if similar is not None:
-        return f"; did you mean {similar!r}?"
-    return f"; choose from {', '.join(accepted)}" if len(accepted) <= 20 else ""
+            similar = checks.most_similar(name, accepted)
+            choice = f"; choose from {', '.join(accepted)}" if len(accepted) <= 20 else ""
+            raise ValueError(f"{name!r} is no {kind}" + (choice if similar is None else f"; did you mean {similar!r}?"))
 
 
 def _known_arguments(
@@ -120,9 +114,7 @@ def _known_arguments(
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     accepted = [parameter.name for parameter in parameters if parameter.name not in given]
-    for name in arguments:
-        if name not in accepted:
-            raise ValueError(f"{key} has no argument {name!r} of {function.__name__}{_hint(name, accepted)}")
+    known(f"argument of {function.__name__} ({key})", arguments, accepted)
 
 
 def number(value: Any) -> Any:
@@ -160,8 +152,7 @@ def _check_names(algo: str, hyperparams: dict[str, Any], place: str) -> None:
     for name in hyperparams:
         if name in OF_THE_COMMAND:
             raise ValueError(f"{name!r} is no hyperparameter ({place}): it is the option --{name.replace('_', '-')}")
-        if name not in accepted:
-            raise ValueError(f"{algo} has no hyperparameter {name!r} ({place}){_hint(name, accepted)}")
+    known(f"hyperparameter of {algo} ({place})", hyperparams, accepted)
 
 
 def _check_policy(hyperparams: dict[str, Any]) -> None:
@@ -215,5 +206,5 @@ def _import(key: str, name: str) -> Callable[..., Any]:
     except ImportError as error:
         raise ValueError(f"{key}: {name!r} cannot be imported ({error})") from error
     if not hasattr(found, attribute):
-        raise ValueError(f"{key}: {module} has no {attribute!r}{_hint(attribute, dir(found))}")
+        known(f"name in {module} ({key})", [attribute], dir(found))
     return getattr(found, attribute)

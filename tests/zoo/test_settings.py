@@ -35,12 +35,12 @@ WRONG = [
     ("frame_stack", 0, "frame_stack must be an integer >= 1, got 0"),
     ("batch_size", 2000, "batch_size must be None or between 1 and 1000 (n_steps * n_envs), got 2000"),
     ("normalise", True, "smac.yml, or -params); did you mean 'normalize'?"),
-    ("train_freq", 1, "smac has no hyperparameter 'train_freq'"),
-    ("_init_setup_model", False, "smac has no hyperparameter '_init_setup_model'"),
+    ("train_freq", 1, "'train_freq' is no hyperparameter of smac"),
+    ("_init_setup_model", False, "'_init_setup_model' is no hyperparameter of smac"),
     ("seed", 3, "or -params): it is the option --seed"),
     ("tensorboard_log", "tb", "or -params): it is the option --tensorboard-log"),
     ("normalize", 3, "normalize must be True, False or a dict, or Python for one such as 'dict(a=1)', got 3"),
-    ("normalize", "dict(norm_ob=True)", "normalize has no argument 'norm_ob' of VecNormalize; did you mean 'norm_obs'?"),
+    ("normalize", "dict(norm_ob=True)", "'norm_ob' is no argument of VecNormalize (normalize); did you mean 'norm_obs'?"),
     (
         "policy",
         "MlpPolcy",
@@ -55,7 +55,7 @@ WRONG = [
     (
         "monitor_kwargs",
         {"info_keyword": ()},
-        "monitor_kwargs has no argument 'info_keyword' of Monitor; did you mean 'info_keywords'?",
+        "'info_keyword' is no argument of Monitor (monitor_kwargs); did you mean 'info_keywords'?",
     ),
     ("env_wrapper", 3, "env_wrapper must be a class or function, as module.name, or a list of these; got 3"),
     ("env_wrapper", "time_limit", "env_wrapper must be a class or function with its module, as module.name; got 'time_limit'"),
@@ -63,7 +63,7 @@ WRONG = [
     (
         "env_wrapper",
         [{LIMIT: {"max_step": 3}}],
-        "env_wrapper has no argument 'max_step' of time_limit; did you mean 'max_episode_steps'?",
+        "'max_step' is no argument of time_limit (env_wrapper); did you mean 'max_episode_steps'?",
     ),
     (
         "env_wrapper",
@@ -89,7 +89,7 @@ def test_wrong_values_on_the_command_line(name: str, value: Any, message: str) -
         ("CartPole-v1: {n_timesteps: 10, policy: MlpPolicy, n_steps: ten}", "n_steps must be an integer >= 1, got 'ten'"),
         (
             "CartPole-v1: {n_timesteps: 10, policy: MlpPolicy, dampin: 0.1}",
-            "smac has no hyperparameter 'dampin' (CartPole-v1 in mine.yml, or -params); did you mean 'damping'?",
+            "'dampin' is no hyperparameter of smac (CartPole-v1 in mine.yml, or -params); did you mean 'damping'?",
         ),
         ("CartPole-v1: 3", "CartPole-v1 in mine.yml must have hyperparameters as name: value, got 3"),
         ("", "mine.yml must have an entry for each environment, got None"),
@@ -174,7 +174,7 @@ def test_trials_that_are_not_there() -> None:
 def test_wrong_normalisation_of_a_dict() -> None:
     space = spaces.Dict({"speed": spaces.Box(-1, 1, (2,)), "gear": spaces.Discrete(5)})
     assert settings.normalizable(space, {"gamma": 0.9}) == {"gamma": 0.9, "norm_obs_keys": ["speed"]}
-    message = "there is no key of the observations (norm_obs_keys in normalize) 'sped'; did you mean 'speed'?"
+    message = "'sped' is no key of the observations (norm_obs_keys in normalize); did you mean 'speed'?"
     with pytest.raises(ValueError, match=re.escape(message)):
         settings.normalizable(space, {"norm_obs_keys": ["sped"]})
 
