@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ pytest.importorskip("rl_zoo3")
 from sb3_smac.benchmark import commands, settings
 from sb3_smac.benchmark import store as store_module
 from sb3_smac.benchmark.__main__ import main
-from sb3_smac.benchmark.store import Run, Store
+from sb3_smac.benchmark.store import Store
 from sb3_smac.benchmark.study import load
 
 PROCESSES = Path("/proc")
@@ -77,12 +78,10 @@ def test_run_status_pack_and_merge(study: Path, capsys: pytest.CaptureFixture[st
 
     # a run that is gone is run; a failed one only when asked to
     gone, broken = jobs[0].key, jobs[1].key
-    store = Store(root)
-    damaged, kept = Store(study.parent / "damaged"), [key for key in store.finished() if key not in (gone, broken)]
-    for run in store.runs(kept):
-        damaged.write(run)
-    failed = store.load(broken)
-    damaged.write(Run(broken, {**failed.info, "status": "failed", "traceback": "ValueError: x"}, *curves_of(failed)))
+    damaged, runs = Store(study.parent / "damaged"), {run.key: run for run in Store(root).runs()}
+    for key in set(runs) - {gone, broken}:
+        damaged.write(runs[key])
+    damaged.write(replace(runs[broken], info={**runs[broken].info, "status": "failed", "traceback": "ValueError: x"}))
     assert main(command("status", study, root=damaged.root)) == 0
     output = capsys.readouterr().out
     assert "smac   1 finished, 1 missing" in output
@@ -93,8 +92,8 @@ def test_run_status_pack_and_merge(study: Path, capsys: pytest.CaptureFixture[st
     assert "tiny: 3 of 4 runs are finished" in capsys.readouterr().out
     assert Store(damaged.root).failed() == [broken]
     assert main(command("run", study, "--workers", 1, "--retry-failed", root=damaged.root)) == 0
-    assert all(run.agrees_with(store.load(run.key)) for run in Store(damaged.root).runs())
-    assert len(Store(damaged.root).finished()) == 4
+    again = Store(damaged.root).runs()
+    assert len(again) == 4 and all(run.agrees_with(runs[run.key]) for run in again)
 
     other = study.parent / "other"
     for taken in (4, 0):
@@ -119,16 +118,12 @@ def files(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
 
 
-def curves_of(run: Run) -> list[Any]:
-    return [run.episodes, run.updates, run.evaluations]
-
-
-def test_the_store_is_scanned_once_per_command(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_is_read_once_per_command(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not once per job."""
     study.write_text(STUDY.replace("seeds: 2", "seeds: 40"))
     scans = []
-    lines = store_module._lines
-    monkeypatch.setattr(store_module, "_lines", lambda folder: scans.append(folder) or lines(folder))
+    read = store_module._read
+    monkeypatch.setattr(store_module, "_read", lambda folder: scans.append(folder) or read(folder))
     monkeypatch.setattr(commands.executor, "execute", lambda jobs, workers: (_ for _ in ()))
     for name in ("status", "run"):
         scans.clear()
@@ -147,8 +142,8 @@ def test_bad_values_stop_everything_before_it_starts(study: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("status", "nothing.yml"), "there is no study file 'nothing.yml'"),
-        (("run", "tiny.yml", "--task", "CartPole-v0"), "there is no task in tiny 'CartPole-v0': did you mean 'CartPole-v1'"),
+        (("status", "nothing.yml"), "'nothing.yml' is no study file"),
+        (("run", "tiny.yml", "--task", "CartPole-v0"), "'CartPole-v0' is no task in tiny; did you mean 'CartPole-v1'"),
         (("report", "tiny.yml"), "tiny has no finished run"),
         (("merge", "tiny.yml", "nowhere"), "nowhere is not a folder"),
     ],
@@ -177,11 +172,11 @@ def test_stopped_it_keeps_what_is_finished(study: Path, number: signal.Signals) 
     )
     assert process.stdout is not None
     assert "[1/4] short on CartPole-v1, seed 0" in process.stdout.readline()
-    children = children_of(process.pid)
+    children = children_of(str(process.pid))
     assert len(children) >= 2
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    deadline = time.monotonic() + 60
+    output, _ = process.communicate(timeout=300)
+    deadline = time.monotonic() + 300
     while (left := [child for child in children if (PROCESSES / child).exists()]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
@@ -195,16 +190,7 @@ def test_stopped_it_keeps_what_is_finished(study: Path, number: signal.Signals) 
     assert list((root / ".runs").glob("*/")) == []
 
 
-def children_of(process: int) -> list[str]:
-    return (PROCESSES / str(process) / "task" / str(process) / "children").read_text().split()
-
-
-def test_a_checkout_that_is_not_installed_is_imported() -> None:
-    program = (
-        "import importlib.metadata as metadata; version = metadata.version; "
-        "metadata.version = lambda name: version('no-such-package' if name == 'sb3_smac' else name); "
-        "import sb3_smac; print(sb3_smac.__version__)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("0")
+def children_of(process: str) -> list[str]:
+    """And theirs: the processes of runs are started by a process of their own, and that by a thread."""
+    children = [child for path in PROCESSES.glob(f"{process}/task/*/children") for child in path.read_text().split()]
+    return [*children, *(grandchild for child in children for grandchild in children_of(child))]

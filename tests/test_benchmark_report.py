@@ -17,7 +17,7 @@ pytest.importorskip("rl_zoo3")
 import pandas as pd
 from matplotlib.image import imread
 
-from sb3_smac.benchmark import figures, statistics, tables
+from sb3_smac.benchmark import figures, report, tables
 from sb3_smac.benchmark.report import write_report
 from sb3_smac.benchmark.store import Run, curve
 from sb3_smac.benchmark.study import Study
@@ -34,15 +34,12 @@ STUDY = Study(
     seeds=[0, 1],
     budget=BUDGET,
 )
-FILES = {
-    *("report.md", "runs.csv", "final_return.csv", "last_100_episodes.csv", "mean_training_return.csv", "convergence.csv"),
-    *("interquartile_mean.csv", "probability_of_improvement.csv", "performance_profiles.csv", "batch_size.csv", "time.csv"),
-    *(
-        f"{name}.{suffix}"
-        for name in ("learning_curves", "log_probability", "performance_profiles")
-        for suffix in ("png", "svg")
-    ),
-}
+TABLES = (
+    "runs final_return last_100_episodes mean_training_return convergence interquartile_mean probability_of_improvement "
+    "performance_profiles batch_size time"
+).split()
+FIGURES = ("learning_curves", "log_probability", "performance_profiles")
+FILES = {"report.md", *(f"{name}.csv" for name in TABLES), *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg"))}
 
 
 def make_run(label: str, task: str, seed: int, start: float, end: float, solved: int, update_time: float) -> Run:
@@ -60,19 +57,22 @@ def make_run(label: str, task: str, seed: int, start: float, end: float, solved:
     return Run(f"{label}/{task}/seed{seed}", info, curve("episodes", episodes), curve("updates", rows), curve("evaluations"))
 
 
+ENDS = {
+    # On Hopper, AC-SGD jumps from 0 to 200 at 50k, SMAC from 0 to 300 at 10k, single-sample SMAC to 150 at 20k
+    "Hopper-v4": {"AC-SGD": (0, 200), "SMAC": (0, 300), "SMAC single": (0, 150)},
+    "Pendulum-v1": {"AC-SGD": (-5000, -3000), "SMAC": (-5000, -4000), "SMAC single": (-5000, -3500)},
+}
+JUMPS = {"AC-SGD": (50_000, 0.1), "SMAC": (10_000, 0.2), "SMAC single": (20_000, 1.0)}
+"""When, and the time of an update."""
+
+
 def all_runs() -> list[Run]:
-    runs = []
-    for seed, shift in enumerate((-10.0, 10.0)):
-        # On Hopper, AC-SGD jumps from 0 to 200 at 50k, SMAC from 0 to 300 at 10k, single-sample SMAC to 150 at 20k
-        runs += [
-            make_run("AC-SGD", "Hopper-v4", seed, 0, 200 + shift, 50_000, 0.1),
-            make_run("SMAC", "Hopper-v4", seed, 0, 300 + shift, 10_000, 0.2),
-            make_run("SMAC single", "Hopper-v4", seed, 0, 150 + shift, 20_000, 1.0),
-            make_run("AC-SGD", "Pendulum-v1", seed, -5000, -3000 + shift, 50_000, 0.1),
-            make_run("SMAC", "Pendulum-v1", seed, -5000, -4000 + shift, 10_000, 0.2),
-            make_run("SMAC single", "Pendulum-v1", seed, -5000, -3500 + shift, 20_000, 1.0),
-        ]
-    return runs
+    return [
+        make_run(label, task, seed, start, end + shift, *JUMPS[label])
+        for seed, shift in enumerate((-10.0, 10.0))
+        for task, ends in ENDS.items()
+        for label, (start, end) in ends.items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -182,14 +182,11 @@ def test_times(folder: Path) -> None:
 
 
 def test_figures(folder: Path) -> None:
-    for name in ("learning_curves", "log_probability", "performance_profiles"):
+    for name in FIGURES:
         assert imread(folder / f"{name}.png").std() > 0.02
-        assert (folder / f"{name}.png").stat().st_size < 200_000
-        assert (folder / f"{name}.svg").stat().st_size < 200_000
-        texts = {
-            element.text for element in ElementTree.parse(folder / f"{name}.svg").iter("{http://www.w3.org/2000/svg}text")
-        }
-        assert {*STUDY.algorithms} <= texts
+        assert all((folder / f"{name}.{kind}").stat().st_size < 200_000 for kind in ("png", "svg"))
+        elements = ElementTree.parse(folder / f"{name}.svg").iter("{http://www.w3.org/2000/svg}text")
+        assert {*STUDY.algorithms} <= {element.text for element in elements}
     x = np.linspace(10, 1000, 100)
     both = np.stack([np.full(100, 1.0), np.full(100, 3.0)])
     figure = figures.curves_figure(
@@ -241,7 +238,7 @@ def test_a_partly_finished_study(tmp_path: Path) -> None:
 def test_scores_take_as_many_seeds_as_every_task_has() -> None:
     """SMAC has one seed of Pendulum, so its first one of Hopper counts: 290 between 150 (worst mean) and 290 (best)."""
     runs = [run for run in all_runs() if (run.label, run.task, run.seed) != ("SMAC", "Pendulum-v1", 1)]
-    scores = statistics.min_max_scores(tables.Results(STUDY, runs).returns("final_return"))
+    scores = report._scores(tables.Results(STUDY, runs))
     assert scores["SMAC"].tolist() == [[1, 0]]
     np.testing.assert_allclose(scores["AC-SGD"][:, 0], [40 / 140, 60 / 140])
 

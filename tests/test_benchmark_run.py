@@ -1,6 +1,7 @@
 """One run: what is recorded, that it can be repeated, and that its measurements do not disturb it."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,24 +40,19 @@ def finished() -> Run:
     return run(make_job())
 
 
-def test_it_finishes(finished: Run) -> None:
+def test_a_finished_run(finished: Run) -> None:
     assert finished.info["status"] == "finished", finished.info.get("traceback")
     assert finished.key == make_job().key
     for name, columns in CURVES.items():
         assert getattr(finished, name).columns.tolist() == [*columns]
-
-
-def test_episodes(finished: Run) -> None:
     episodes = finished.episodes
     assert list(episodes["timestep"]) == list(range(HORIZON, 1201, HORIZON))
     assert set(episodes["length"]) == {HORIZON}
     assert episodes["wall_time"].is_monotonic_increasing
-    # Rewards of Pendulum are −16.3 to 0, and normalised ones are not
-    assert episodes["return"].between(-16.3 * HORIZON, -1.5 * HORIZON / 10).all()
 
 
 def test_returns_are_the_raw_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recomputed outside of the monitor."""
+    """Recomputed outside of the monitor; normalised ones would be smaller."""
     total, returns = 0.0, []
     step_wait = VecNormalize.step_wait
 
@@ -181,7 +177,9 @@ def test_what_it_was_made_with(finished: Run) -> None:
 
 
 def test_the_model_has_the_hyperparameters() -> None:
-    model, evaluation_env = build(make_job(hyperparameters={"damping": 0.3, "target_kl": None, "learning_rate": 0.02}))
+    with ExitStack() as envs:
+        job = make_job(hyperparameters={"damping": 0.3, "target_kl": None, "learning_rate": 0.02})
+        model, evaluation_env = build(job, envs)
     assert evaluation_env is None
     assert isinstance(model, sb3_smac.SMAC)
     assert (model.damping, model.target_kl, model.n_steps, model.seed) == (0.3, None, 300, 0)

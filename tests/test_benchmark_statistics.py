@@ -28,27 +28,10 @@ def test_every_timestep_counts_in_the_area() -> None:
     assert np.isnan(statistics.mean_training_return(episodes([], [])))
 
 
-def test_bins() -> None:
+def test_a_curve_is_the_exponential_mean_of_bins() -> None:
     """Of 1000 timesteps, 1 to 10 are the first bin, 11 to 20 the second; what is beyond the budget is in the last."""
-    means = statistics.bin_means(np.array([1, 10, 11, 991, 1024]), np.array([1.0, 3.0, 5.0, 7.0, 9.0]), budget=1000)
-    assert means[[0, 1, -1]].tolist() == [2, 5, 8]
-    assert np.isnan(means[2:-1]).all()
-    ends = statistics.bin_ends(1000)
-    assert ends[[0, 1, -1]].tolist() == [10, 20, 1000]
-
-
-def test_bins_of_a_budget_that_they_do_not_divide() -> None:
-    timesteps = np.arange(1, 251)
-    means = statistics.bin_means(timesteps, timesteps.astype(float), budget=250)
-    ends = statistics.bin_ends(250)
-    assert np.isfinite(means).all()
-    assert (means <= ends).all() and (means[1:] > ends[:-1]).all()
-
-
-def test_the_exponential_mean() -> None:
     s = SMOOTHING
-    values = np.full(BINS, np.nan)
-    values[1:5] = [1.0, 2.0, np.nan, 4.0]
+    table = pd.DataFrame({"timestep": [11, 20, 21, 50, 991, 1024], "value": [0.0, 2.0, 2.0, 4.0, 7.0, 9.0]})
     expected = [
         np.nan,
         1,
@@ -56,12 +39,20 @@ def test_the_exponential_mean() -> None:
         ((1 - s) * 1 + 2) / ((1 - s) + 1),  # an empty bin keeps the mean
         ((1 - s) ** 3 * 1 + (1 - s) ** 2 * 2 + 4) / ((1 - s) ** 3 + (1 - s) ** 2 + 1),
     ]
-    np.testing.assert_allclose(statistics.smoothed(values)[:5], expected)
+    curve = statistics.curve(table, "value", 1000)
+    assert curve.shape == (BINS,)
+    np.testing.assert_allclose(curve[:5], expected)
+    np.testing.assert_allclose(curve[-1], 8, atol=1e-9)  # what came before has no weight any more
+    assert statistics.bin_ends(1000)[[0, 1, -1]].tolist() == [10, 20, 1000]
 
 
-def test_a_curve_of_a_constant_is_the_constant() -> None:
-    table = episodes([*range(7, 1000, 7)], [3.0] * 142)
-    np.testing.assert_allclose(statistics.curve(table, "return", 1000), 3)
+@pytest.mark.parametrize("budget", [250, 1000])
+def test_bins_of_any_budget(budget: int) -> None:
+    """No bin is empty; and a curve of a constant is the constant."""
+    timesteps = np.arange(1, budget + 1)
+    rising = statistics.curve(pd.DataFrame({"timestep": timesteps, "value": timesteps}), "value", budget)
+    assert (np.diff(rising) > 0).all() and (rising <= statistics.bin_ends(budget)).all()
+    np.testing.assert_allclose(statistics.curve(pd.DataFrame({"timestep": timesteps, "value": 3.0}), "value", budget), 3)
 
 
 def test_first_passages() -> None:
@@ -90,24 +81,17 @@ def test_a_rising_curve_reaches_its_own_final_return() -> None:
 
 
 def test_a_curve_at_the_best_possible_return_reaches_it() -> None:
-    values = statistics.smoothed(np.repeat([0.0, 1000.0], [10, BINS - 10]))
+    solved = pd.DataFrame({"timestep": range(1, BINS + 1), "return": np.repeat([0.0, 1000.0], [10, BINS - 10])})
+    values = statistics.curve(solved, "return", BINS)
     # The weight of the zeros falls below 1 % in the seventh bin
     assert statistics.first_passages({"solved": values}, 100, 1000) == {"solved": 17}
 
 
-def test_min_max_scores() -> None:
-    returns = {"a": np.array([[0.0, 5.0], [2.0, 5.0]]), "b": np.array([[11.0, 5.0]]), "c": np.array([[6.0, 5.0]])}
-    scores = statistics.min_max_scores(returns)  # means of the first task 1, 11, 6; the second tells nobody apart
-    assert scores["a"].tolist() == [[-0.1], [0.1]]
-    assert scores["b"].tolist() == [[1.0]]
-    assert scores["c"].tolist() == [[0.5]]
-
-
-def test_relative_scores() -> None:
-    returns = {"a": np.array([[4.0, -1.0], [6.0, -1.0]]), "b": np.array([[1.0, -3.0], [3.0, 1.0]])}
-    scores = statistics.relative_scores(returns, "b")  # b's means are 2 and -1
-    assert scores["a"].tolist() == [[2], [3]]
-    assert scores["b"].tolist() == [[0.5], [1.5]]
+def test_scaled_scores() -> None:
+    returns = {"a": np.array([[4.0, 5.0, 1.0], [6.0, 5.0, 1.0]]), "b": np.array([[1.0, 5.0, 2.0]])}
+    scores = statistics.scaled(returns, np.array([1.0, 5.0, 3.0]), np.array([11.0, 5.0, 2.0]))
+    np.testing.assert_allclose(scores["a"], [[0.3], [0.5]])  # in the other two, the upper end is not above the lower
+    np.testing.assert_allclose(scores["b"], [[0]])
 
 
 def test_the_interquartile_mean() -> None:
@@ -118,24 +102,19 @@ def test_the_interquartile_mean() -> None:
     assert table.loc["sure"].tolist() == [0.5, 0.5, 0.5, 3, 2]
 
 
-def test_probability_of_improvement() -> None:
-    x, y = np.array([[1.0], [3.0]]), np.array([[0.0], [1.0], [5.0]])
-    # 1 beats 0 and ties with 1; 3 beats 0 and 1
-    assert statistics.probability_of_improvement(x, y) == pytest.approx(3.5 / 6)
-    assert statistics.probability_of_improvement(y, x) == pytest.approx(2.5 / 6)
-    assert statistics.probability_of_improvement(x, x) == 0.5
-
-
-def test_probability_of_improvement_is_rliables() -> None:
+def test_probabilities_of_improvement() -> None:
     from rliable import metrics
 
+    # 1 beats 0 and ties with 1; 3 beats 0 and 1
+    x, y = np.array([[1.0], [3.0]]), np.array([[0.0], [1.0], [5.0]])
+    table = statistics.probabilities_of_improvement({"x": x, "y": y, "again": x})
+    assert table[["x", "y"]].to_numpy().tolist() == [["x", "y"], ["x", "again"], ["y", "again"]]
+    np.testing.assert_allclose(table["probability"], [3.5 / 6, 0.5, 2.5 / 6])
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 6, (5, 4)).astype(float), rng.integers(0, 6, (3, 4)).astype(float)  # with ties
-    assert statistics.probability_of_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(x, y))
-    table = statistics.probabilities_of_improvement({"x": x, "y": y})
-    assert table[["x", "y"]].to_numpy().tolist() == [["x", "y"]]
-    assert table["probability"][0] == pytest.approx(metrics.probability_of_improvement(x, y))
-    assert 0 <= table["low"][0] < table["probability"][0] < table["high"][0] <= 1
+    (row,) = statistics.probabilities_of_improvement({"x": x, "y": y}).itertuples()
+    assert row.probability == pytest.approx(metrics.probability_of_improvement(x, y))
+    assert 0 <= row.low < row.probability < row.high <= 1
 
 
 def test_performance_profiles() -> None:

@@ -32,65 +32,55 @@ def keys(count: int) -> list[str]:
     return [f"smac/CartPole-v1/seed{seed}-0123abcd" for seed in range(count)]
 
 
+def filled(root: Path, names: list[str], pack: bool = False) -> Any:
+    store = Store(root)
+    for key in names:
+        store.write(make_run(key))
+    if pack:
+        assert store.pack() == len(names)
+    return store
+
+
 def pack_of(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in root.iterdir() if path.is_file()}
+
+
+def returns(store: Any) -> list[float]:
+    (run,) = store.runs()
+    return run.episodes["return"].tolist()
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("anew", [False, True])
 def test_what_is_written_is_read(tmp_path: Path, packed: bool, anew: bool) -> None:
-    store = Store(tmp_path)
-    store.write(make_run())
-    if packed:
-        assert store.pack() == 1
-    store = Store(tmp_path) if anew else store
-    run = store.load(KEY)
-    assert store.finished() == [KEY]
-    assert (run.label, run.task, run.seed, run.algorithm) == ("smac", "CartPole-v1", 0, "smac")
+    store = filled(tmp_path, [KEY], packed)
+    (run,) = (Store(tmp_path) if anew else store).runs()
+    assert (run.key, run.label, run.task, run.seed, run.algorithm) == (KEY, "smac", "CartPole-v1", 0, "smac")
     assert run.hyperparameters == {"gamma": 0.9, "n_steps": 5}
-    assert list(run.episodes["timestep"]) == [10, 30]
-    assert list(run.episodes["return"]) == [10, 20.1235]  # six digits
-    assert run.updates["approx_kl"].isna().all()
-    assert run.evaluations.empty
+    assert run.episodes["return"].tolist() == [10, 20.1235]  # six digits
+    assert run.updates["approx_kl"].isna().all() and run.evaluations.empty
     assert run.agrees_with(make_run())
     for name, columns in store_module.CURVES.items():
         assert {column: str(kind) for column, kind in getattr(run, name).dtypes.items()} == columns
 
 
-def test_a_pack_is_a_few_files_and_a_line_a_run(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    for key in keys(3):
-        store.write(make_run(key))
-    assert store.pack() == 3
-    assert set(pack_of(tmp_path)) == PACK
-    assert list((tmp_path / ".runs").glob("*/")) == []
-    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
-    assert [line["key"] for line in lines] == keys(3)
-    assert lines[0]["summary"]["final_return"] == 20.1235
-    assert lines[0]["summary"]["last_evaluation"] is None
-
-
-def test_the_same_runs_are_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_runs_are_the_same_few_files(tmp_path: Path) -> None:
     """Whatever their order, and whether they were packed at once or one by one; packing anew changes nothing."""
-    for name, order, step in (("a", keys(4), False), ("b", keys(4)[::-1], True)):
-        store = Store(tmp_path / name)
-        for key in order:
-            store.write(make_run(key))
-            if step:
-                store.pack()
-        store.pack()
-    assert pack_of(tmp_path / "a") == pack_of(tmp_path / "b")
+    filled(tmp_path / "a", keys(3), pack=True)
+    for key in reversed(keys(3)):
+        filled(tmp_path / "b", [key], pack=True)
     before = pack_of(tmp_path / "a")
-    assert Store(tmp_path / "a").pack() == 0
-    store = Store(tmp_path / "a")
-    store.write(make_run())  # is there already
-    store.pack()
-    assert pack_of(tmp_path / "a") == before
+    assert set(before) == PACK and before == pack_of(tmp_path / "b")
+    lines = [json.loads(line) for line in before["runs.jsonl"].splitlines()]
+    assert [line["key"] for line in lines] == keys(3)
+    assert lines[0]["summary"] == {"final_return": 20.1235, "last_evaluation": None, "mean_training_return": 16.749}
+    store = filled(tmp_path / "a", [KEY])  # is there already
+    assert store.pack() == 0
+    assert pack_of(tmp_path / "a") == before and not list((tmp_path / "a" / ".runs").glob("*/"))
 
 
 def test_a_folder_that_is_not_there_has_no_runs(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
-    store.clean()
     assert store.pack() == 0
     assert store.finished() == store.failed() == store.runs() == []
     assert not (tmp_path / "none").exists()
@@ -104,129 +94,106 @@ def test_a_finished_run_stays_and_a_failed_one_gives_way(tmp_path: Path, packed:
     if packed:
         store.pack()
     store.write(make_run())
+    other = Store(tmp_path / "empty")  # knows of nothing that is here
+    other.root = tmp_path
     for later in (make_run(status="failed"), make_run(returns=(1.0, 2.0))):
-        store.write(later)
-        store.pack()
+        other.write(later)
         for same in (store, Store(tmp_path)):
-            assert (same.failed(), same.finished()) == ([], [KEY])
-            assert list(same.load(KEY).episodes["return"]) == [10, 20.1235]
+            assert (same.failed(), same.finished(), returns(same)) == ([], [KEY], [10, 20.1235])
+        store.pack()
 
 
-def test_a_write_that_failed_leaves_nothing_and_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
-
+@pytest.mark.parametrize("target", [(os, "replace"), (store_module.pq, "write_table"), (os, "fsync")], ids=lambda it: it[1])
+def test_a_write_that_failed_leaves_no_run_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: tuple[Any, str]
+) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise OSError("disk full")
 
-    for target in (Path, "rename"), (store_module.pq, "write_table"), (os, "fsync"):
-        with monkeypatch.context() as patch:
-            patch.setattr(*target, fail)
-            with pytest.raises(OSError, match="disk full"):
-                store.write(make_run())
-        assert Store(tmp_path).finished() == store.finished() == []
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(*target, fail)
+        store.write(make_run())
+    assert Store(tmp_path).finished() == store.finished() == []
     store.write(make_run())
     assert Store(tmp_path).finished() == [KEY]
 
 
-@pytest.mark.parametrize("survives", range(4))
+@pytest.mark.parametrize("survives", range(6))
 def test_packing_that_breaks_off_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survives: int) -> None:
-    """At every file that is replaced, and before the scratch goes."""
-    store = Store(tmp_path)
-    store.write(make_run())
-    store.pack()
-    for key in keys(3):
-        store.write(make_run(key))
-    count = 0
-    replace, rename = os.replace, Path.rename
+    """At every file that is replaced, and at every run that goes from scratch."""
+    filled(tmp_path, [KEY], pack=True)
+    store = filled(tmp_path, keys(3))
+    left = survives
 
     def breaking(function: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count > survives:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
                 raise KeyboardInterrupt
-            return function(*arguments)
+            return function(*arguments, **options)
 
         return call
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", breaking(replace))
-        patch.setattr(Path, "rename", breaking(rename))
-        with pytest.raises(KeyboardInterrupt):
-            store.pack()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", breaking(os.replace))
+        patch.setattr(Path, "unlink", breaking(Path.unlink))
+        patch.setattr(store_module.shutil, "rmtree", breaking(store_module.shutil.rmtree))
+        store.pack()
     for same in (store, Store(tmp_path)):
         assert same.finished() == keys(3)
         assert all(run.agrees_with(make_run(run.key)) for run in same.runs())
     Store(tmp_path).pack()
-    whole = Store(tmp_path / "whole")
-    for key in keys(3):
-        whole.write(make_run(key))
-    whole.pack()
+    filled(tmp_path / "whole", keys(3), pack=True)
     assert pack_of(tmp_path) == pack_of(tmp_path / "whole")
 
 
-def test_a_write_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file is flushed before its folder gets its name, and the folder of that name after it."""
-    events = []
-    fsync, rename = os.fsync, Path.rename
+def test_what_appears_is_on_the_disk_and_its_list_of_runs_is_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("names the files of descriptors by /proc")
+    events, fsync, replace = [], os.fsync, os.replace
 
     def flushed(descriptor: int) -> None:
         events.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
         fsync(descriptor)
 
-    def renamed(path: Path, target: Path) -> Path:
-        events.append("rename")
-        return rename(path, target)
+    def replaced(old: Path, new: Path) -> None:
+        assert events.pop() == Path(old).name
+        replace(old, new)
+        events.append(Path(new).name)
 
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("names the files of descriptors by /proc")
     monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(Path, "rename", renamed)
-    store = Store(tmp_path)
-    store.write(make_run())
-    at = events.index("rename")
-    assert PACK <= set(events[:at])
-    assert events[at + 1 :] == [".runs"]
-    events.clear()
-    store.pack()
-    assert PACK <= set(events[: events.index("rename")])
-    assert tmp_path.name in events
+    monkeypatch.setattr(os, "replace", replaced)
+    filled(tmp_path, [KEY], pack=True)
+    assert len(events) == 6 and events[2] == events[-1] == "runs.jsonl" and set(events) == PACK
 
 
 def test_two_machines_of_one_name_do_not_touch_each_others_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers share hostname and process number; the other one writes, cleans and packs in the middle of a write."""
+    """Containers share hostname and process number; the other one writes and packs in the middle of a write."""
     monkeypatch.setattr("socket.gethostname", lambda: "container")
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    mine, other, third = keys(3)
-    rename, entered = Path.rename, False
+    mine, *others = keys(3)
+    replace, entered = os.replace, False
 
-    def interrupted(path: Path, target: Path) -> Path:
+    def interrupted(old: Path, new: Path) -> None:
         nonlocal entered
         if not entered:
             entered = True
-            store = Store(tmp_path)
-            store.clean()
-            for key in (other, third):
-                store.write(make_run(key))
-            store.pack()
-        return rename(path, target)
+            filled(tmp_path, others, pack=True)
+        replace(old, new)
 
-    monkeypatch.setattr(Path, "rename", interrupted)
-    Store(tmp_path).write(make_run(mine))
-    assert entered
-    assert Store(tmp_path).finished() == [mine, other, third]
+    monkeypatch.setattr(os, "replace", interrupted)
+    filled(tmp_path, [mine])
+    assert entered and Store(tmp_path).finished() == [mine, *others]
 
 
-def test_clean_removes_only_what_was_left_long_ago(tmp_path: Path) -> None:
-    scratch = tmp_path / ".runs"
+def test_packing_removes_what_was_left_half_written_long_ago(tmp_path: Path) -> None:
     for name, age in (("old", 2 * 24 * 3600), ("new", 60)):
-        (scratch / f".partial-{name}").mkdir(parents=True)
-        os.utime(scratch / f".partial-{name}", (time.time() - age,) * 2)
-    store = Store(tmp_path)
-    store.write(make_run())
-    store.clean()
-    assert [path.name for path in scratch.glob(".partial-*")] == [".partial-new"]
+        (tmp_path / ".runs" / name).mkdir(parents=True)
+        os.utime(tmp_path / ".runs" / name, (time.time() - age,) * 2)
+    store = filled(tmp_path, [KEY], pack=True)
+    assert [path.name for path in (tmp_path / ".runs").glob("*/")] == ["new"]
     assert store.finished() == [KEY]
 
 
@@ -235,68 +202,68 @@ def test_a_killed_process_leaves_its_runs_to_the_next(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment).returncode == -9
     store = Store(tmp_path)
-    assert store.finished() == [KEY]
-    assert store.pack() == 1
+    assert store.finished() == [KEY] and store.pack() == 1
     assert set(pack_of(tmp_path)) == PACK
 
 
-def test_a_reader_goes_on_while_another_process_packs(tmp_path: Path) -> None:
-    Store(tmp_path).write(make_run())
-    reader = Store(tmp_path)
-    assert reader.finished() == [KEY]
-    Store(tmp_path).pack()
-    assert reader.load(KEY).agrees_with(make_run())
+@pytest.mark.parametrize("moment", ["before", "within"])
+def test_a_reader_sees_every_run_whole_while_another_process_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    filled(tmp_path, [KEY])
+    reader, read_curves = Store(tmp_path), store_module._read_curves
+    if moment == "before":
+        assert reader.finished() == [KEY]
+        Store(tmp_path).pack()
+    else:
+
+        def packed_meanwhile(path: Path) -> Any:
+            monkeypatch.setattr(store_module, "_read_curves", read_curves)
+            Store(tmp_path).pack()
+            return read_curves(path)
+
+        monkeypatch.setattr(store_module, "_read_curves", packed_meanwhile)
+    assert returns(reader) == [10, 20.1235]
 
 
-def test_the_folder_is_scanned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
-    for key in keys(3):
-        store.write(make_run(key))
-    store.pack()
-    scans = []
-    lines = store_module._lines
-    monkeypatch.setattr(store_module, "_lines", lambda folder: scans.append(folder) or lines(folder))
+def test_the_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, keys(3), pack=True)
+    reads, read = [], store_module._read
+    monkeypatch.setattr(store_module, "_read", lambda folder: reads.append(folder) or read(folder))
     store = Store(tmp_path)
     for _ in range(5):
         assert store.finished() == keys(3)
         store.failed()
         store.write(make_run())
         store.runs()
-    assert scans == [tmp_path]
+    assert reads == [tmp_path]
 
 
 def test_merge_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    here, there = tmp_path / "here", Store(tmp_path / "there")
     same, conflicting, failed_here, new, failed_there = keys(5)
-    here.write(make_run(same))
-    here.write(make_run(conflicting))
-    here.write(make_run(failed_here, status="failed"))
-    here.pack()
-    for key in (same, failed_here, new):
-        there.write(make_run(key))
+    store = filled(here, [same, conflicting])
+    store.write(make_run(failed_here, status="failed"))
+    store.pack()
+    filled(there.root, [same, failed_here, new])
     there.write(make_run(conflicting, returns=(1.0, 2.0)))
     there.write(make_run(failed_there, status="failed"))
-    assert here.merge(there.runs()) == ([failed_here, new], [conflicting])
-    here.pack()
-    assert here.finished() == [same, conflicting, failed_here, new]
-    assert here.failed() == []
-    assert list(here.load(conflicting).episodes["return"]) == [10, 20.1235]
-    before = pack_of(tmp_path / "here")
-    assert here.merge(there.runs()) == ([], [conflicting])
-    here.pack()
-    assert pack_of(tmp_path / "here") == before
-    assert len(before["runs.jsonl"].splitlines()) == 4
+    assert store.merge(there.runs()) == ([failed_here, new], [conflicting])
+    store.pack()
+    assert (store.finished(), store.failed()) == ([same, conflicting, failed_here, new], [])
+    assert store.runs([conflicting])[0].episodes["return"].tolist() == [10, 20.1235]
+    before = pack_of(here)
+    assert Store(here).merge(there.runs()) == ([], [conflicting])
+    assert Store(here).pack() == 0
+    assert pack_of(here) == before and len(before["runs.jsonl"].splitlines()) == 4
 
 
 def test_merge_gives_the_same_pack_from_either_side(tmp_path: Path) -> None:
-    halves = [Store(tmp_path / name) for name in "ab"]
-    for index, key in enumerate(keys(5)):
-        halves[index % 2].write(make_run(key))
-    halves[1].pack()
-    for name, (one, other) in {"c": halves, "d": halves[::-1]}.items():
+    halves = filled(tmp_path / "a", keys(5)[::2]), filled(tmp_path / "b", keys(5)[1::2], pack=True)
+    for name, sides in {"c": halves, "d": halves[::-1]}.items():
         both = Store(tmp_path / name)
-        both.merge(one.runs())
-        both.merge(other.runs())
+        for side in sides:
+            both.merge(side.runs())
         both.pack()
+        assert both.finished() == keys(5)
     assert pack_of(tmp_path / "c") == pack_of(tmp_path / "d")
-    assert Store(tmp_path / "c").finished() == keys(5)

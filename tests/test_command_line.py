@@ -1,7 +1,8 @@
 """``python -m sb3_smac``: every task, and options that are wrong."""
 
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,10 +23,9 @@ TASKS = {
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(HELPERS)
-    yield
 
 
 @pytest.mark.parametrize("number, task", list(enumerate(TASKS)))
@@ -87,3 +87,14 @@ def test_what_is_no_model() -> None:
     Path("model.zip").write_text("no model")
     with pytest.raises(SystemExit, match=r"model.zip does not fit --algo smac and --env CartPole-v1"):
         main(["--env", "CartPole-v1", "--show", "model.zip"])
+
+
+def test_a_checkout_that_is_not_installed_is_imported() -> None:
+    program = (
+        "import importlib.metadata as metadata; version = metadata.version; "
+        "metadata.version = lambda name: version('no-such-package' if name == 'sb3_smac' else name); "
+        "import sb3_smac; print(sb3_smac.__version__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0")

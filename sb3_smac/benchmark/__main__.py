@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 NEEDS = ("rl_zoo3", "pandas", "pyarrow", "pydantic", "rliable", "tabulate")
 COMMANDS = {
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int | str:
         signal.signal(signal.SIGTERM, before)
 
 
-def _interrupt(*arguments: object) -> None:
+def _interrupt(*arguments: object) -> NoReturn:
     """A batch system ends a job by SIGTERM: as Ctrl-C does, with what is finished packed."""
     raise KeyboardInterrupt
 
@@ -72,10 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if int(text) < 1:
         raise ValueError
-    return number
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
 """What the command line does: each command takes its options, and gives its exit status."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TypeVar
 
-from sb3_smac.benchmark import executor, legacy, settings
+from sb3_smac.benchmark import executor, settings
 from sb3_smac.benchmark.run import check
 from sb3_smac.benchmark.store import Run, Store
 from sb3_smac.benchmark.study import RESULTS, Job, Study, find, load
+from sb3_smac.zoo.settings import known
 
 T = TypeVar("T")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run what is missing of a study, and pack it, however this ends; 1 if a run has failed."""
-    study = _study(options)
-    store = _store(options, study)
-    store.clean()
+    study, store = _study(options)
     jobs = study.jobs
     try:
         _execute(jobs, store, options)
@@ -58,42 +57,40 @@ def _line(run: Run) -> str:
 
 def status(options: argparse.Namespace) -> int:
     """Print how many runs of each algorithm and task are finished, failed and missing."""
-    study = _study(options)
-    store, jobs = _store(options, study), study.jobs
-    finished, failed = set(store.finished()), set(store.failed())
+    study, store = _study(options)
+    jobs, finished, failed = study.jobs, store.finished(), store.failed()
+    states = {**dict.fromkeys(finished, "finished"), **dict.fromkeys(failed, "failed")}
     width = max(map(len, study.algorithms))
     for task in study.tasks:
         print(task)
         for label in study.algorithms:
-            keys = {job.key for job in jobs if (job.task, job.label) == (task, label)}
-            counts = {"finished": len(finished & keys), "failed": len(failed & keys)}
-            counts["missing"] = len(keys) - sum(counts.values())
-            print(f"  {label:<{width}}  {', '.join(f'{count} {name}' for name, count in counts.items() if count)}")
-    keys = {job.key for job in jobs}
-    print(f"{study.name}: {len(finished & keys)} of {len(keys)} runs are finished, in {store.root}")
-    if others := len(finished - keys):
+            counts = Counter(states.get(job.key, "missing") for job in jobs if (job.task, job.label) == (task, label))
+            texts = [f"{counts[state]} {state}" for state in ("finished", "failed", "missing") if counts[state]]
+            print(f"  {label:<{width}}  {', '.join(texts)}")
+    keys = {job.key for job in jobs}.intersection(finished)
+    print(f"{study.name}: {len(keys)} of {len(jobs)} runs are finished, in {store.root}")
+    if others := len(finished) - len(keys):
         print(f"{others} finished runs there are of another configuration")
-    for name, count in _other_defaults([store.info(key) for key in sorted(finished & keys)]).items():
+    for name, count in sorted(_other_defaults(store.runs(keys)).items()):
         print(f"{count} of them were made with another default of {name} than today's")
     return 0
 
 
-def _other_defaults(runs: Sequence[Mapping]) -> dict[str, int]:
+def _other_defaults(runs: Sequence[Run]) -> Counter[str]:
     """Constructors' defaults are no part of a key: those that a release has changed since, and of how many runs."""
-    counts: dict[str, int] = {}
-    for info in runs:
-        for name, value in settings.defaults(info["algorithm"]).items():
-            if name in info["defaults"] and settings.canonical(info["defaults"][name]) != settings.canonical(value):
-                counts[f"{info['algorithm']}'s {name}"] = counts.get(f"{info['algorithm']}'s {name}", 0) + 1
-    return counts
+    return Counter(
+        f"{run.algorithm}'s {name}"
+        for run in runs
+        for name, value in settings.defaults(run.algorithm).items()
+        if settings.canonical(run.info["defaults"].get(name, value)) != settings.canonical(value)
+    )
 
 
 def report(options: argparse.Namespace) -> int:
     """Write tables and figures of the finished runs."""
     from sb3_smac.benchmark.report import write_report
 
-    study = _study(options)
-    store = _store(options, study)
+    study, store = _study(options)
     keys = {job.key for job in study.jobs}
     runs = store.runs(key for key in store.finished() if key in keys)
     if not runs:
@@ -106,22 +103,21 @@ def report(options: argparse.Namespace) -> int:
 
 def pack(options: argparse.Namespace) -> int:
     """Move the runs that have ended from scratch into the few files that are kept."""
-    store = _store(options, _study(options))
-    store.clean()
+    _, store = _study(options)
     print(f"{store.pack()} runs packed in {store.root}")
     return 0
 
 
 def merge(options: argparse.Namespace) -> int:
     """Take finished runs from other folders of results, and pack them; 1 if two runs of one configuration disagree."""
-    study = _study(options)
-    store = _store(options, study)
-    store.clean()
+    study, store = _study(options)
     wanted = {job.key for job in study.jobs}
-    conflicts = 0
+    conflicts = []
     for folder in options.folders:
-        taken, conflicting = store.merge(_runs(folder, study))
-        conflicts += len(conflicting)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder")
+        taken, conflicting = store.merge(Store(folder).runs())
+        conflicts += conflicting
         others = len(set(taken) - wanted)
         print(f"{folder}: {len(taken)} runs taken" + (f", {others} of them of another configuration" if others else ""))
         for key in conflicting:
@@ -130,25 +126,15 @@ def merge(options: argparse.Namespace) -> int:
     return 1 if conflicts else 0
 
 
-def _runs(folder: Path, study: Study) -> Iterator[Run]:
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder")
-    yield from legacy.read(folder, study)
-    yield from Store(folder).runs()
-
-
-def _study(options: argparse.Namespace) -> Study:
+def _study(options: argparse.Namespace) -> tuple[Study, Store]:
+    """The study, with what the options choose of it, and its results."""
     study = load(find(options.study))
     tasks = _chosen(f"task in {study.name}", getattr(options, "task", None), study.tasks)
     algorithms = _chosen(f"algorithm in {study.name}", getattr(options, "algorithm", None), study.algorithms)
-    return study.model_copy(update={"tasks": tasks, "algorithms": algorithms})
+    chosen = study.model_copy(update={"tasks": tasks, "algorithms": algorithms})
+    return chosen, Store(options.results or RESULTS / study.name)
 
 
 def _chosen(what: str, names: Sequence[str] | None, there: Mapping[str, T]) -> dict[str, T]:
-    for name in names or ():
-        settings.known(what, name, there)
+    known(what, names or (), there)
     return {name: value for name, value in there.items() if not names or name in names}
-
-
-def _store(options: argparse.Namespace, study: Study) -> Store:
-    return Store(options.results or RESULTS / study.name)

@@ -7,11 +7,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch as th
 
@@ -21,6 +21,9 @@ from sb3_smac.benchmark.study import Job
 
 # Read when NumPy and PyTorch are loaded
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# A process starts with these in a moment where the system can fork
+CONTEXT = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+CONTEXT.set_forkserver_preload(["sb3_smac.benchmark.run", "sb3_smac.zoo.exp_manager"])
 # How often a run starts again when its Ray node or its process dies
 RETRIES = 5
 CONNECTION_SECONDS = 10
@@ -28,86 +31,36 @@ CONNECTION_SECONDS = 10
 
 def execute(jobs: Sequence[Job], workers: int) -> Generator[Run, None, None]:
     """
-    Do all runs; a worker that dies costs the run that it was at. Closing the iterator ends the workers.
+    Do all runs, each in a process of its own: one that dies costs its run only. Closing the iterator ends the processes.
 
     :param jobs: what to run
-    :param workers: number of processes
+    :param workers: number of processes at a time
     :return: runs as they end
     """
     before = set(multiprocessing.active_children())
-    waiting = iter(jobs)
-    started: list[_Worker] = []
-    pending: dict[Future[Run], tuple[Job, _Worker]] = {}
-
-    def start() -> _Worker:
-        started.append(_Worker())
-        return started[-1]
-
-    def give(worker: _Worker) -> None:
-        job = next(waiting, None)
-        if job is None:
-            worker.close()
-            return
+    with ThreadPoolExecutor(workers) as threads, patch.dict(os.environ, ONE_THREAD):
+        futures = [threads.submit(_run_in_a_process, job) for job in jobs]
         try:
-            future = worker.submit(job)
-        except BrokenProcessPool:
-            worker = start()
-            future = worker.submit(job)
-        pending[future] = job, worker
-
-    try:
-        with _environment(ONE_THREAD):
-            for _ in range(min(workers, len(jobs))):
-                give(start())
-            while pending:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    job, worker = pending.pop(future)
-                    try:
-                        result = future.result()
-                    except BrokenProcessPool:
-                        result = failed(job, worker.last_words(), time.perf_counter() - worker.start)
-                    yield result
-                    give(worker)
-    finally:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-        for worker in started:
-            worker.close()
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            started = [future for future in futures if not future.cancel()]
+            while wait(started, timeout=0.1).not_done:
+                for child in set(multiprocessing.active_children()) - before:
+                    child.terminate()
 
 
-class _Worker:
-    """A process that does one run after the other. A pool of several would lose all of its runs when one process dies."""
-
-    def __init__(self) -> None:
-        file, name = tempfile.mkstemp(prefix="benchmark-", suffix=".log")
-        os.close(file)
-        self.output = Path(name)
-        self.start = 0.0
-        context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(self.output,))
-
-    def submit(self, job: Job) -> Future[Run]:
-        self.start = time.perf_counter()
-        return self.pool.submit(run, job)
-
-    def last_words(self) -> str:
-        printed = self.output.read_text(errors="replace")[-2000:]
-        return f"{printed}\nThe worker process died. The system ends a process like this when memory is short.".strip()
-
-    def close(self) -> None:
-        self.pool.shutdown()
-        self.output.unlink(missing_ok=True)
-
-
-@contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+def _run_in_a_process(job: Job) -> Run:
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        output = Path(folder) / "output"
+        with ProcessPoolExecutor(1, CONTEXT, initializer=_prepare, initargs=(output,)) as process:
+            try:
+                return process.submit(run, job).result()
+            except BrokenProcessPool:
+                printed = output.read_text(errors="replace")[-2000:] if output.exists() else ""
+        reason = "The worker process died. The system ends a process like this when memory is short."
+        return failed(job, f"{printed}\n{reason}".strip(), time.perf_counter() - start)
 
 
 def _prepare(output: Path) -> None:
@@ -115,14 +68,14 @@ def _prepare(output: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     th.set_num_threads(1)
-    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
 def _end_with_the_parent() -> None:
-    """Else the worker of a killed parent would wait for its next run forever."""
+    """Else the run of a killed parent would go on, for nobody."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -164,6 +117,3 @@ def execute_on_ray(jobs: Sequence[Job], address: str) -> Generator[Run, None, No
 def _run(job: Job) -> Run:
     th.set_num_threads(1)
     return run(job)
-
-
-__all__ = ["execute", "execute_on_ray"]

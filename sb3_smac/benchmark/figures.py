@@ -71,12 +71,16 @@ def curves_figure(curves: Curves, styles: Mapping[str, Style], ylabel: str, xlab
     :return: the figure
     """
     with matplotlib.rc_context(SETTINGS):
-        figure, panels = _panels(len(curves))
+        columns = min(len(curves), COLUMNS)
+        rows = -(-len(curves) // columns)
+        figure = Figure(figsize=(max(columns * PANEL[0], 4.5), rows * PANEL[1] + 0.6), layout="constrained")
+        panels = [figure.add_subplot(rows, columns, index + 1) for index in range(len(curves))]
         for axes, (task, labels) in zip(panels, curves.items(), strict=True):
             for label, (x, values) in labels.items():
                 # Other libraries' algorithms may not log it
                 if np.isfinite(values).any():
-                    _band(axes, x, values.mean(axis=0), values.std(axis=0), label, styles[label])
+                    mean, std = values.mean(axis=0), values.std(axis=0)
+                    _band(axes, x, mean, mean - std, mean + std, label, styles[label])
             axes.set_title(task)
             axes.set_xlim(0, max(x[-1] for x, _ in labels.values()))
             axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -98,9 +102,7 @@ def profiles_figure(profiles: pd.DataFrame, styles: Mapping[str, Style]) -> Figu
         figure = Figure(figsize=(5.0, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for label, rows in profiles.groupby("label", sort=False):
-            line = styles[str(label)]
-            axes.plot(rows["score"], rows["fraction"], label=label, **line)
-            axes.fill_between(rows["score"], rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
+            _band(axes, rows["score"], rows["fraction"], rows["low"], rows["high"], str(label), styles[str(label)])
         axes.set(xlabel="score (0: worst mean of a task, 1: best)", ylabel="fraction of runs above it", ylim=(-0.02, 1.02))
         _legend(figure, [axes], styles)
     return figure
@@ -119,16 +121,9 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(count, COLUMNS)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(max(columns * PANEL[0], 4.5), rows * PANEL[1] + 0.6), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
-
-
-def _band(axes: Axes, x: np.ndarray, mean: np.ndarray, std: np.ndarray, label: str, style: Style) -> None:
-    axes.plot(x, mean, label=label, **style)
-    axes.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
+def _band(axes: Axes, x: Any, middle: Any, low: Any, high: Any, label: str, style: Style) -> None:
+    axes.plot(x, middle, label=label, **style)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _legend(figure: Figure, panels: Sequence[Axes], styles: Mapping[str, Style]) -> None:

@@ -7,15 +7,14 @@ The same runs give the same files, byte for byte.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sb3_smac.benchmark import figures, statistics
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Study
-from sb3_smac.benchmark.tables import Curves, Results, bold, markdown, number, ratio, timesteps, with_interval
-
-REPORT = "report.md"
+from sb3_smac.benchmark.tables import WHOLE_ROLLOUT, Curves, Results, number, ratio, timesteps
 
 PAPER_FINALS = {
     "Acrobot": -94.1,
@@ -33,85 +32,25 @@ PAPER_SOURCE = (
     "Humanoid's and the baselines' are not known."
 )
 INTERVALS = (
-    f"In brackets: {statistics.CONFIDENCE:.0%} intervals by rliable's bootstrap, stratified by task ({statistics.RESAMPLES} "
-    "resamples of the runs; the scale stays)."
+    f"In brackets: {statistics.BOOTSTRAP['confidence_interval_size']:.0%} intervals by rliable's bootstrap, stratified by "
+    f"task ({statistics.BOOTSTRAP['reps']} resamples of the runs; the scale stays)."
 )
-OTHER_RETURNS = (
-    ("last_100_episodes", "Last 100 episodes", "Mean return of the last 100 training episodes"),
-    (
-        "mean_training_return",
+OTHER_RETURNS = {
+    "last_100_episodes": ("Last 100 episodes", "Mean return of the last 100 training episodes"),
+    "mean_training_return": (
         "Area under the curve",
         "Mean training return over all timesteps: the area under the learning curve, divided by its length",
     ),
-    ("evaluation", "Last evaluation", "Mean return of the last evaluation, with deterministic actions"),
-    (
-        "mean_evaluation",
+    "evaluation": ("Last evaluation", "Mean return of the last evaluation, with deterministic actions"),
+    "mean_evaluation": (
         "Area under the evaluations",
         "Mean return of all evaluations: the area under their curve, divided by its length",
     ),
-)
+}
 """Columns of the table of runs, each with the heading of its section and its definition."""
 
-
-class Report:
-    """
-    Files and text of a report, kept until all of it is there.
-
-    :param results: a study's finished runs
-    """
-
-    def __init__(self, results: Results) -> None:
-        self.results = results
-        study = results.study
-        # Of all entries: a line keeps its look while the study grows
-        self.styles = figures.styles({label: study.algorithm(label) for label in study.algorithms})
-        self.text = [f"# Study `{study.name}`\n"]
-        self.tables: dict[str, pd.DataFrame] = {}
-        self.figures: dict[str, Figure] = {}
-
-    def write(self, folder: Path) -> Path:
-        """
-        :param folder: where to; made if need be
-        :return: the Markdown file
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in self.tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-        for name, figure in self.figures.items():
-            figures.save(figure, folder, name)
-        path = folder / REPORT
-        path.write_text("\n".join(self.text), encoding="utf-8")
-        return path
-
-    def section(self, heading: str, *paragraphs: str | pd.DataFrame) -> None:
-        """
-        :param heading: of the section
-        :param paragraphs: Markdown, or a table with text in every cell
-        """
-        texts = [markdown(paragraph) if isinstance(paragraph, pd.DataFrame) else paragraph for paragraph in paragraphs]
-        self.text += [f"## {heading}\n", *(f"{text}\n" for text in texts)]
-
-    def table(self, name: str, table: pd.DataFrame) -> str:
-        """
-        :param name: of its CSV file
-        :param table: the numbers
-        :return: link to the file
-        """
-        self.tables[name] = table
-        return f"[{name}.csv]({name}.csv)"
-
-    def figure(self, name: str, figure: Figure) -> str:
-        """
-        :param name: of its PNG and SVG files
-        :param figure: the figure
-        :return: the figure in Markdown
-        """
-        self.figures[name] = figure
-        return f"[![{name.replace('_', ' ')}]({name}.png)]({name}.svg)"
-
-    def curves(self, name: str, curves: Curves, ylabel: str, xlabel: str = "timesteps") -> str:
-        """:meth:`figure` of some curves."""
-        return self.figure(name, figures.curves_figure(curves, self.styles, ylabel, xlabel))
+NAMES = ("task", "algorithm", "final return of", "X", "Y")
+"""Columns of text, to the left."""
 
 
 def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
@@ -130,13 +69,70 @@ def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     results = Results(study, runs)
     if not results.cells:
         raise ValueError(f"Study {study.name!r} has no finished run to report")
-    report = Report(results)
+    report = _Report(results)
     for section in (_introduction, _returns, _evaluations, _learning, _aggregates, _batch_sizes, _times, _log_probabilities):
         section(report, results)
     return report.write(Path(folder))
 
 
-def _introduction(report: Report, results: Results) -> None:
+class _Report:
+    """Files and text of a report, kept until all of it is there."""
+
+    def __init__(self, results: Results) -> None:
+        study = results.study
+        # Of all entries: a line keeps its look while the study grows
+        self.styles = figures.styles({label: study.algorithm(label) for label in study.algorithms})
+        self.text = [f"# Study `{study.name}`\n"]
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.figures: dict[str, Figure] = {}
+
+    def write(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in self.tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        for name, figure in self.figures.items():
+            figures.save(figure, folder, name)
+        path = folder / "report.md"
+        path.write_text("\n".join(self.text), encoding="utf-8")
+        return path
+
+    def section(self, heading: str, *paragraphs: str | pd.DataFrame) -> None:
+        """Add a section of Markdown and of tables with text in every cell."""
+        texts = [paragraph if isinstance(paragraph, str) else _markdown(paragraph) for paragraph in paragraphs]
+        self.text += [f"## {heading}\n", *(f"{text}\n" for text in texts)]
+
+    def table(self, name: str, table: pd.DataFrame) -> str:
+        """Add a CSV file; the link to it."""
+        self.tables[name] = table
+        return f"[{name}.csv]({name}.csv)"
+
+    def figure(self, name: str, figure: Figure) -> str:
+        """Add a figure; its Markdown."""
+        self.figures[name] = figure
+        return f"[![{name.replace('_', ' ')}]({name}.png)]({name}.svg)"
+
+    def curves(self, name: str, curves: Curves, ylabel: str, xlabel: str = "timesteps") -> str:
+        return self.figure(name, figures.curves_figure(curves, self.styles, ylabel, xlabel))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    sides = ["left" if column in NAMES else "right" for column in table.columns]
+    return table.to_markdown(index=False, disable_numparse=True, colalign=sides)
+
+
+def _bold(text: str, if_so: bool) -> str:
+    return f"**{text}**" if if_so else text
+
+
+def _with_interval(table: pd.DataFrame, column: str) -> pd.Series:
+    return table.apply(lambda row: f"{row[column]:.2f} [{row['low']:.2f}, {row['high']:.2f}]", axis=1)
+
+
+def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": _with_interval(pairs, "probability")})
+
+
+def _introduction(report: _Report, results: Results) -> None:
     study = results.study
     complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
     budgets = ", ".join(f"{task} {timesteps(results.budget(task))}" for task in results.tasks)
@@ -148,34 +144,33 @@ def _introduction(report: Report, results: Results) -> None:
     )
 
 
-def _returns(report: Report, results: Results) -> None:
+def _returns(report: _Report, results: Results) -> None:
+    def text(summary: pd.DataFrame) -> pd.DataFrame:
+        """The layout of the paper's Table 1."""
+        best = summary.groupby("task")["mean"].max()
+        return results.across(summary, lambda cell: _bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
+
     finals = results.summary("final_return")
-    text = _returns_text(results, finals)
+    final_text, source = text(finals), []
     smac = next((label for label in results.labels if results.study.algorithm(label) == PAPER_ALGORITHM), None)
-    known = [PAPER_FINALS.get(task.split("-")[0]) for task in results.tasks]
-    beside_the_papers = smac is not None and any(known)
-    if beside_the_papers:
-        text.insert(list(text.columns).index(smac) + 1, f"{smac}, paper", [number(value) for value in known])
+    papers = [PAPER_FINALS.get(task.split("-")[0]) for task in results.tasks]
+    if smac is not None and any(papers):
+        final_text.insert(final_text.columns.get_loc(smac) + 1, f"{smac}, paper", [number(value) for value in papers])
+        source = [PAPER_SOURCE]
     report.section(
         "Final return",
         "Mean return of the training episodes that end in the last tenth of the budget, the best in bold "
         f"({report.table('final_return', finals)}).",
-        text,
-        *([PAPER_SOURCE] if beside_the_papers else []),
+        final_text,
+        *source,
     )
-    for column, heading, definition in OTHER_RETURNS:
+    for column, (heading, definition) in OTHER_RETURNS.items():
         if results.table[column].notna().any():
             table = results.summary(column)
-            report.section(heading, f"{definition} ({report.table(column, table)}).", _returns_text(results, table))
+            report.section(heading, f"{definition} ({report.table(column, table)}).", text(table))
 
 
-def _returns_text(results: Results, summary: pd.DataFrame) -> pd.DataFrame:
-    """The layout of the paper's Table 1."""
-    best = summary.groupby("task")["mean"].max()
-    return results.across(summary, lambda cell: bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
-
-
-def _evaluations(report: Report, results: Results) -> None:
+def _evaluations(report: _Report, results: Results) -> None:
     if not results.evaluation_curves("timestep"):
         return
     report.section(
@@ -185,16 +180,16 @@ def _evaluations(report: Report, results: Results) -> None:
         report.curves("evaluations", results.evaluation_curves("timestep"), "return"),
         report.curves("evaluations_wall_clock", results.evaluation_curves("wall_time", 60), "return", "minutes"),
     )
-    columns, reference = ("evaluation", "mean_evaluation"), results.reference
-    returns = [results.returns(column) for column in columns]
+    reference = results.reference
+    returns = [results.returns(column) for column in ("evaluation", "mean_evaluation")]
     if not all(reference in values for values in returns):
         return
-    scores = [statistics.relative_scores(values, reference) for values in returns]
-    pairs = statistics.probabilities_of_improvement(returns[0])
+    means = [values[reference].mean(axis=0) for values in returns]
+    scores = [statistics.scaled(values, np.zeros_like(mean), mean) for values, mean in zip(returns, means, strict=True)]
     if all(values[reference].size for values in scores):
         last, area = map(statistics.interquartile_means, scores)
         links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
-        estimates = {"last evaluation": with_interval(last, "iqm"), "area": with_interval(area, "iqm")}
+        estimates = {"last evaluation": _with_interval(last, "iqm"), "area": _with_interval(area, "iqm")}
         report.section(
             "Evaluations over all tasks",
             f"Interquartile mean over tasks and runs of the return over {reference}'s mean return on the task, of the last "
@@ -202,6 +197,7 @@ def _evaluations(report: Report, results: Results) -> None:
             f"{last['tasks'][0]}, those in which every algorithm has runs and {reference}'s mean is positive.",
             pd.DataFrame({"algorithm": last["label"], **estimates}),
         )
+    pairs = statistics.probabilities_of_improvement(returns[0])
     report.section(
         "Improvement in evaluations",
         "Probability that X's last evaluation is above Y's, mean over tasks "
@@ -210,42 +206,56 @@ def _evaluations(report: Report, results: Results) -> None:
     )
 
 
-def _learning(report: Report, results: Results) -> None:
+def _learning(report: _Report, results: Results) -> None:
     report.section(
         "Learning curves",
         f"Mean return in each of {statistics.BINS} bins of timesteps, exponentially weighted over the bins (newest bin: "
         f"{statistics.SMOOTHING}); the mean over seeds in a band of ± one standard deviation.",
         report.curves("learning_curves", results.curves("episodes", "return"), "return"),
     )
-    table = results.convergence()
+    rows, finals = [], results.summary("final_return").set_index(["task", "label"])["mean"]
+    for task, curves in results.curves("episodes", "return").items():
+        means = {label: values.mean(axis=0) for label, (_, values) in curves.items()}
+        for baseline, threshold in finals[task].items():
+            needed = statistics.first_passages(means, results.budget(task), threshold)
+            rows += [(task, label, baseline, threshold, count, count / needed[baseline]) for label, count in needed.items()]
+    table = pd.DataFrame(rows, columns=["task", "label", "baseline", "threshold", "timesteps", "relative"])
     fewest = table.groupby(["task", "baseline"])["timesteps"].transform("min")
-    table["text"] = [
-        bold("never" if pd.isna(row.timesteps) else timesteps(row.timesteps) + relative, row.timesteps == least)
-        for row, relative, least in zip(
-            table.itertuples(), table["relative"].map(lambda x: "" if pd.isna(x) else f" ({ratio(x)})"), fewest, strict=True
-        )
-    ]
+
+    def text(row: pd.Series) -> str:
+        if pd.isna(row["timesteps"]):
+            return "never"
+        relative = "" if pd.isna(row["relative"]) else f" ({ratio(row['relative'])})"
+        return _bold(timesteps(row["timesteps"]) + relative, row["timesteps"] == fewest[row.name])
+
     texts = []
     for baseline in results.labels:
-        rows = table[table["baseline"] == baseline]
-        text = results.across(rows, lambda row: row["text"])
-        thresholds = rows.groupby("task")["threshold"].first().reindex(text["task"])
-        text.insert(1, "final return of", baseline)
-        text.insert(2, "threshold", thresholds.map(number).to_numpy())
-        texts.append(text)
+        passages = table[table["baseline"] == baseline]
+        across = results.across(passages, text)
+        across.insert(1, "final return of", baseline)
+        across.insert(2, "threshold", across["task"].map(passages.groupby("task")["threshold"].first()).map(number))
+        texts.append(across)
     report.section(
         "Convergence speed",
         "Timesteps until the mean learning curve reaches the final return of each algorithm (less "
         f"{statistics.TOLERANCE:.0%} of the range of the task's curves), and the multiple of what that one needs itself; "
-        f"the fewest in bold ({report.table('convergence', table.drop(columns='text'))}). One bin is the resolution, and the "
-        "smoothing delays a jump by up to seven.",
+        f"the fewest in bold ({report.table('convergence', table)}). One bin is the resolution, and the smoothing delays a "
+        "jump by up to seven.",
         pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
     )
 
 
-def _aggregates(report: Report, results: Results) -> None:
+def _scores(results: Results) -> dict[str, np.ndarray]:
+    """Final returns, scaled so that the worst label's mean on a task is 0 and the best label's is 1."""
     returns = results.returns("final_return")
-    scores = statistics.min_max_scores(returns) if returns else {}
+    if not returns:
+        return {}
+    means = np.stack([values.mean(axis=0) for values in returns.values()])  # (labels, tasks)
+    return statistics.scaled(returns, means.min(axis=0), means.max(axis=0))
+
+
+def _aggregates(report: _Report, results: Results) -> None:
+    scores = _scores(results)
     if not any(values.size for values in scores.values()):
         report.section("Over all tasks", "Takes a task that two algorithms have finished with different returns.")
         return
@@ -258,7 +268,7 @@ def _aggregates(report: Report, results: Results) -> None:
         f"{INTERVALS} Tasks: {means['tasks'][0]}, those in which every algorithm has runs and two differ; "
         f"runs per task: {counts}.",
         f"Interquartile mean: the mean of the middle half of all runs ({report.table('interquartile_mean', means)}).",
-        pd.DataFrame({"algorithm": means["label"], "interquartile mean": with_interval(means, "iqm")}),
+        pd.DataFrame({"algorithm": means["label"], "interquartile mean": _with_interval(means, "iqm")}),
         "Probability of improvement: that a run of X ends above a run of Y, mean over tasks "
         f"({report.table('probability_of_improvement', pairs)}).",
         _pairs(pairs),
@@ -267,14 +277,22 @@ def _aggregates(report: Report, results: Results) -> None:
     )
 
 
-def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": with_interval(pairs, "probability")})
-
-
-def _batch_sizes(report: Report, results: Results) -> None:
-    table = results.batch_sizes()
+def _batch_sizes(report: _Report, results: Results) -> None:
+    """Algorithms that a task was trained on at several batch sizes, the smallest first; no ratio to a negative return."""
+    runs = results.table
+    runs = runs.assign(
+        group=runs.groupby(["task", "algorithm"], sort=False).ngroup(), size=runs["batch_size"].replace(WHOLE_ROLLOUT, np.inf)
+    )
+    names = runs[["task", "label", "algorithm", "batch_size", "group", "size"]].drop_duplicates()
+    table = results.summary("final_return").merge(names, on=["task", "label"])
+    table["update_time"] = results.summary("update_time")["mean"]
+    table = table[table.groupby("group")["size"].transform("nunique") > 1].sort_values(["group", "size"], ignore_index=True)
     if table.empty:
         return
+    smallest = table.groupby("group")[["mean", "update_time"]].transform("first")
+    table = table.drop(columns=["group", "size"])
+    table["return_ratio"] = (table["mean"] / smallest["mean"]).where((table["mean"] > 0) & (smallest["mean"] > 0))
+    table["update_time_ratio"] = table["update_time"] / smallest["update_time"]
     columns = {
         "task": table["task"],
         "algorithm": table["label"],
@@ -292,8 +310,15 @@ def _batch_sizes(report: Report, results: Results) -> None:
     )
 
 
-def _times(report: Report, results: Results) -> None:
-    table = results.times()
+def _times(report: _Report, results: Results) -> None:
+    cells = results.table.groupby(["task", "label"], sort=False)
+    table = cells[["wall_clock", "update_time", "budget"]].median()
+    table["update_share"] = table["update_time"] / table["wall_clock"]
+    table["steps_per_second"] = table.pop("budget") / table["wall_clock"]
+    reference = table.xs(results.reference, level="label").reindex(table.index.get_level_values("task"))
+    for column in ("wall_clock", "update_time"):
+        table[f"{column}_ratio"] = table[column] / reference[column].to_numpy()
+    table = table.assign(seeds=cells.size()).reset_index()
 
     def text(column: str) -> pd.DataFrame:
         return results.across(table, lambda cell: f"{number(cell[column])} ({ratio(cell[f'{column}_ratio'])})")
@@ -309,7 +334,7 @@ def _times(report: Report, results: Results) -> None:
     )
 
 
-def _log_probabilities(report: Report, results: Results) -> None:
+def _log_probabilities(report: _Report, results: Results) -> None:
     report.section(
         "Log-probability",
         "Mean log-probability of the actions taken, drawn as the learning curves.",

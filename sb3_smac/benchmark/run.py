@@ -5,19 +5,19 @@ import copy
 import io
 import os
 import platform
+import re
 import subprocess
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -30,7 +30,7 @@ from sb3_smac.benchmark import settings
 from sb3_smac.benchmark.store import CURVES, Run, curve
 from sb3_smac.benchmark.study import Job
 
-PACKAGES = ("sb3_smac", "stable-baselines3", "sb3-contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "mujoco")
+PACKAGES = ("stable-baselines3", "sb3-contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "mujoco")
 # Updates that come more often share a row: the files stay small
 RESOLUTION = 500
 # Evaluation episodes are not those of training
@@ -46,22 +46,19 @@ def run(job: Job) -> Run:
     :param job: what to run
     :return: the run, finished or failed
     """
-    model = recorder = evaluation_env = None
-    start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
+    start, failure = time.perf_counter(), None
+    with warnings.catch_warnings(record=True) as caught, ExitStack() as envs:
         warnings.simplefilter("default")
         try:
-            model, evaluation_env = build(job)
-            recorder = Recorder(model, evaluation_env, job.evaluation, start)
+            model, evaluation_env = build(job, envs)
+            recorder = Recorder(model, evaluation_env, job.evaluation or {}, start)
             model.learn(job.budget, callback=recorder, log_interval=10**9)
-            failure = None
         except Exception:
             failure = traceback.format_exc()
-        _close(model, evaluation_env)
     total = time.perf_counter() - start
     messages = sorted({str(warning.message) for warning in caught})
-    if recorder is None or failure is not None:
-        return failed(job, failure or "", total, messages)
+    if failure is not None:
+        return failed(job, failure, total, messages)
     duration = {"total": total, "update": recorder.update_time, "evaluation": recorder.evaluation_time}
     return Run(job.key, {**_info(job, "finished", duration), "warnings": messages}, **recorder.curves())
 
@@ -86,50 +83,44 @@ def check(job: Job) -> None:
     :raises ValueError: if that fails
     """
     try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # what the Zoo prints
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(), ExitStack() as envs:  # what the Zoo prints
             warnings.simplefilter("ignore")
-            model, evaluation_env = build(job)
+            build(job, envs)
     except Exception as error:
         raise ValueError(f"{job.label} on {job.task}: {error}") from error
-    _close(model, evaluation_env)
 
 
-def _close(model: BaseAlgorithm | None, evaluation_env: VecEnv | None) -> None:
-    for env in (None if model is None else model.get_env(), evaluation_env):
-        if env is not None:
-            env.close()
-
-
-def build(job: Job) -> tuple[BaseAlgorithm, VecEnv | None]:
+def build(job: Job, envs: ExitStack) -> tuple[BaseAlgorithm, VecEnv | None]:
     """
     Make environment and model as the RL Zoo does, without its folders.
 
     :param job: what to run
+    :param envs: closes the environments
     :return: the model, and the environment of the evaluations if there are any
     """
     cls = settings.algorithms()[job.algorithm]
     from sb3_smac.zoo.exp_manager import ExperimentManager
 
-    manager = ExperimentManager(
-        argparse.Namespace(),
-        job.algorithm,
-        job.task,
-        "",
-        n_timesteps=job.budget,
-        eval_freq=-1,
-        seed=job.seed,
-        verbose=0,
-        config="the study",
-    )
+    options: dict[str, Any] = {
+        "n_timesteps": job.budget,
+        "eval_freq": -1,
+        "seed": job.seed,
+        "verbose": 0,
+        "config": "the study",
+    }
+    manager = ExperimentManager(argparse.Namespace(), job.algorithm, job.task, "", **options)
     chosen = {**copy.deepcopy(job.hyperparameters), "n_timesteps": job.budget}
     hyperparameters, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(chosen)
     env = manager.create_envs(manager.n_envs, no_log=True)
+    envs.callback(env.close)
     hyperparameters = manager._preprocess_action_noise(hyperparameters, {}, env)
     model = cls(env=env, seed=job.seed, verbose=0, device="cpu", **hyperparameters)
     if job.evaluation is None:
         return model, None
     manager.seed = job.seed + EVALUATION_SEED
-    return model, manager.create_envs(min(EVALUATION_ENVS, job.evaluation["episodes"]), eval_env=True)
+    evaluation_env = manager.create_envs(min(EVALUATION_ENVS, job.evaluation["episodes"]), eval_env=True)
+    envs.callback(evaluation_env.close)
+    return model, evaluation_env
 
 
 class Recorder(BaseCallback):
@@ -142,22 +133,17 @@ class Recorder(BaseCallback):
     :param start: when the run started, on the performance counter
     """
 
-    def __init__(
-        self, model: BaseAlgorithm, evaluation_env: VecEnv | None, evaluation: dict[str, int] | None, start: float
-    ) -> None:
+    def __init__(self, model: BaseAlgorithm, evaluation_env: VecEnv | None, evaluation: dict[str, int], start: float) -> None:
         super().__init__()
-        self.evaluation_env = evaluation_env
-        self.evaluation = evaluation or {}
-        self.start = start
-        self.next_evaluation = self.evaluation.get("every", 0)
-        self.update_time = 0.0
-        self.evaluation_time = 0.0
+        self.evaluation_env, self.evaluation, self.start = evaluation_env, evaluation, start
+        self.next_evaluation = evaluation.get("every", 0)
+        self.update_time = self.evaluation_time = 0.0
         self.rows: dict[str, list[tuple[float, ...]]] = {name: [] for name in CURVES}
         self.pending: list[tuple[float, ...]] = []
         self.train: Callable[..., None] = model.train  # type: ignore[attr-defined]  # every algorithm has it
         model.train = self._measured_train  # type: ignore[attr-defined]
 
-    def curves(self) -> dict[str, pd.DataFrame]:
+    def curves(self) -> dict[str, Any]:
         """
         :return: the curves by name
         """
@@ -165,20 +151,16 @@ class Recorder(BaseCallback):
         return {name: curve(name, rows) for name, rows in self.rows.items()}
 
     def _on_step(self) -> bool:
-        now = time.perf_counter()
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                episode = info["episode"]
-                self.rows["episodes"].append((self.num_timesteps, episode["r"], episode["l"], round(now - self.start, 2)))
+        now = round(time.perf_counter() - self.start, 2)
+        episodes = [info["episode"] for info in self.locals["infos"] if "episode" in info]
+        self.rows["episodes"] += [(self.num_timesteps, episode["r"], episode["l"], now) for episode in episodes]
         if self.evaluation_env is not None and self.num_timesteps >= self.next_evaluation:
             self._evaluate(self.evaluation_env)
         return True
 
     def _evaluate(self, env: VecEnv) -> None:
         start = time.perf_counter()
-        training_env = self.model.get_env()
-        assert training_env is not None
-        sync_envs_normalization(training_env, env)
+        sync_envs_normalization(self.training_env, env)
         episodes = self.evaluation["episodes"]
         returns = np.array(evaluate_policy(self.model, env, episodes, deterministic=True, return_episode_rewards=True)[0])
         wall_time = start - self.start - self.evaluation_time
@@ -196,11 +178,9 @@ class Recorder(BaseCallback):
         self.update_time += seconds
         kl = self.model.logger.name_to_value.get("train/approx_kl", np.nan)
         self.pending.append((self.model.num_timesteps, log_prob, seconds, kl))
-        if self.model.num_timesteps - self._last_row() >= RESOLUTION:
+        last_row = self.rows["updates"][-1][0] if self.rows["updates"] else 0
+        if self.model.num_timesteps - last_row >= RESOLUTION:
             self._flush_updates()
-
-    def _last_row(self) -> float:
-        return self.rows["updates"][-1][0] if self.rows["updates"] else 0
 
     def _flush_updates(self) -> None:
         if self.pending:
@@ -217,40 +197,24 @@ def _info(job: Job, status: str, duration: dict[str, float]) -> dict[str, Any]:
         **job.configuration,
         "defaults": {name: value for name, value in unset.items() if name not in job.hyperparameters},
         "duration": {name: round(seconds, 3) for name, seconds in duration.items()},
-        "versions": _versions(),
-        "machine": _machine(),
-        "revision": _revision(),
+        **_made_with(),
     }
 
 
 @cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            pass
-    return versions
-
-
-@cache
-def _machine() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
+def _made_with() -> dict[str, Any]:
+    """Versions and machine; and the commit of the checkout that the code runs from, ``None`` if it is not one."""
+    packages = {"sb3_smac": sb3_smac.__version__, **{name: version(name) for name in PACKAGES}}
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = models[0] if models else processor
-    return {"system": platform.platform(), "processor": processor, "cores": os.cpu_count(), "threads": th.get_num_threads()}
+    models = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    processor = models[0] if models else platform.processor() or platform.machine()
+    machine = {"system": platform.platform(), "processor": processor, "cores": os.cpu_count(), "threads": th.get_num_threads()}
+    return {"versions": {"python": platform.python_version(), **packages}, "machine": machine, "revision": _revision()}
 
 
-@cache
 def _revision() -> dict[str, Any] | None:
-    """Commit of the checkout that the code runs from, and whether tracked files differ; ``None``: not a checkout."""
-    folder = Path(sb3_smac.__file__).parent
-
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
+        command = ["git", "-C", str(Path(sb3_smac.__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

@@ -5,7 +5,7 @@ Returns are undiscounted training returns, one per episode, at the timestep of i
 "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (Agarwal et al., 2021), arXiv 2108.13264.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import combinations
 
@@ -25,8 +25,7 @@ TOLERANCE = 0.01
 """Part of the range of a task's curves by which a threshold may be missed. Without it, a weighted mean never reaches the best
 possible return."""
 
-CONFIDENCE = 0.95
-RESAMPLES = 2000
+BOOTSTRAP = {"reps": 2000, "confidence_interval_size": 0.95}
 BOOTSTRAP_SEED = 0
 
 Scores = Mapping[str, np.ndarray]
@@ -51,9 +50,7 @@ def mean_training_return(episodes: pd.DataFrame) -> float:
     :param episodes: columns ``return`` and ``length``
     :return: the mean, NaN if no episode ended
     """
-    if episodes.empty:
-        return float("nan")
-    return float(np.average(episodes["return"], weights=episodes["length"]))
+    return float("nan") if episodes.empty else float(np.average(episodes["return"], weights=episodes["length"]))
 
 
 def bin_ends(budget: int) -> np.ndarray:
@@ -64,41 +61,19 @@ def bin_ends(budget: int) -> np.ndarray:
     return np.arange(1, BINS + 1) * budget / BINS
 
 
-def bin_means(timesteps: np.ndarray, values: np.ndarray, budget: int) -> np.ndarray:
-    """
-    Mean of the values in each of the equal bins that split the budget; timesteps beyond it fall into the last.
-
-    :param timesteps: counted from 1, shape (n,)
-    :param values: shape (n,)
-    :param budget: timesteps of the run
-    :return: shape (BINS,), NaN where a bin is empty
-    """
-    bins = np.minimum((np.asarray(timesteps, dtype=np.int64) - 1) * BINS // budget, BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    sums = np.bincount(bins, weights=values, minlength=BINS)
-    return np.divide(sums, counts, out=np.full(BINS, np.nan), where=counts > 0)
-
-
-def smoothed(values: np.ndarray) -> np.ndarray:
-    """
-    Exponentially weighted mean over the bins that are not empty: Σᵢ (1 − s)ⁱ vₜ₋ᵢ / Σᵢ (1 − s)ⁱ with s = ``SMOOTHING``.
-
-    :param values: one per bin, NaN where it is empty, shape (BINS,)
-    :return: shape (BINS,), NaN before the first value
-    """
-    return pd.Series(values).ewm(alpha=SMOOTHING).mean().to_numpy()
-
-
 def curve(table: pd.DataFrame, column: str, budget: int) -> np.ndarray:
     """
-    A run's curve as the paper draws it: bins of timesteps, their means, and the exponentially weighted mean of these.
+    A run's curve as the paper draws it: the means vₜ of the equal bins that split the budget, and the exponentially weighted
+    mean of those that are not empty, Σᵢ (1 − s)ⁱ vₜ₋ᵢ / Σᵢ (1 − s)ⁱ with s = ``SMOOTHING``.
 
-    :param table: columns ``timestep`` and ``column``
+    :param table: columns ``timestep``, counted from 1 (what is beyond the budget falls into the last bin), and ``column``
     :param column: what to draw
     :param budget: timesteps of the run
-    :return: shape (BINS,)
+    :return: shape (BINS,), NaN before the first value
     """
-    return smoothed(bin_means(table["timestep"].to_numpy(), table[column].to_numpy(), budget))
+    bins = ((table["timestep"] - 1) * BINS // budget).clip(upper=BINS - 1)
+    means = table[column].groupby(bins).mean().reindex(range(BINS))
+    return means.ewm(alpha=SMOOTHING).mean().to_numpy()
 
 
 def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: float) -> dict[str, float]:
@@ -117,30 +92,17 @@ def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: flo
     return dict(zip(curves, first.tolist(), strict=True))
 
 
-def min_max_scores(returns: Scores) -> dict[str, np.ndarray]:
+def scaled(returns: Scores, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
     """
-    Scale the returns of each task so that the worst label's mean is 0 and the best label's is 1.
+    Scale the returns of each task.
 
     :param returns: the returns
-    :return: the scores, without the tasks in which all labels have the same mean
+    :param low: what becomes 0, shape (tasks,)
+    :param high: what becomes 1, shape (tasks,)
+    :return: the scores, without the tasks in which ``high`` is not above ``low``
     """
-    means = np.stack([values.mean(axis=0) for values in returns.values()])  # (labels, tasks)
-    worst, best = means.min(axis=0), means.max(axis=0)
-    told_apart = best > worst
-    scale = (best - worst)[told_apart]
-    return {label: (values[:, told_apart] - worst[told_apart]) / scale for label, values in returns.items()}
-
-
-def relative_scores(returns: Scores, reference: str) -> dict[str, np.ndarray]:
-    """
-    Divide the returns of each task by the reference's mean return.
-
-    :param returns: the returns
-    :param reference: a label
-    :return: the scores, without the tasks in which that mean is not positive
-    """
-    means = returns[reference].mean(axis=0)
-    return {label: values[:, means > 0] / means[means > 0] for label, values in returns.items()}
+    kept = high > low
+    return {label: (values[:, kept] - low[kept]) / (high - low)[kept] for label, values in returns.items()}
 
 
 def interquartile_means(scores: Scores) -> pd.DataFrame:
@@ -148,38 +110,37 @@ def interquartile_means(scores: Scores) -> pd.DataFrame:
     Mean of the middle half of all runs in all tasks.
 
     :param scores: the scores
-    :return: columns ``label``, ``iqm``, ``low``, ``high``, ``runs``, ``tasks``
+    :return: columns ``label``, ``iqm``, ``low``, ``high`` (of an interval by bootstrap), ``runs``, ``tasks``
     """
-    from rliable.metrics import aggregate_iqm
+    from rliable import library, metrics
 
-    estimates, intervals = _intervals(scores, lambda values: np.array([aggregate_iqm(values)]))
+    with _seeded():
+        estimates, intervals = library.get_interval_estimates(
+            scores, lambda x: np.array([metrics.aggregate_iqm(x)]), **BOOTSTRAP
+        )
     rows = [(label, estimates[label][0], *intervals[label][:, 0], *scores[label].shape) for label in scores]
     return pd.DataFrame(rows, columns=["label", "iqm", "low", "high", "runs", "tasks"])
 
 
-def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
+def probabilities_of_improvement(scores: Scores) -> pd.DataFrame:
     """
     Probability that a run of X has a higher score than a run of Y, a tie counting half; the mean over tasks. It is rliable's
     metric, for all tasks at once: its rank test of each task would take minutes in a bootstrap.
 
-    :param x: shape (runs of X, tasks)
-    :param y: shape (runs of Y, tasks)
-    :return: P(X > Y)
-    """
-    difference = x[:, None] - y[None]  # (runs of X, runs of Y, tasks)
-    return float(np.mean((np.sign(difference) + 1) / 2))
-
-
-def probabilities_of_improvement(scores: Scores) -> pd.DataFrame:
-    """
     :param scores: the scores
     :return: for each pair of labels, columns ``x``, ``y``, ``probability`` (that X beats Y), ``low``, ``high``
     """
+    from rliable import library
+
+    def probability(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.array([(np.sign(x[:, None] - y) + 1).mean() / 2])  # of (runs of X, runs of Y, tasks)
+
     pairs = {str(index): pair for index, pair in enumerate(combinations(scores, 2))}
-    estimates, intervals = _intervals(
-        {name: [scores[x], scores[y]] for name, (x, y) in pairs.items()},  # a list: rliable resamples the two independently
-        lambda x, y: np.array([probability_of_improvement(x, y)]),
-    )
+    values = {
+        name: [scores[x], scores[y]] for name, (x, y) in pairs.items()
+    }  # a list: rliable resamples the two independently
+    with _seeded():
+        estimates, intervals = library.get_interval_estimates(values, probability, **BOOTSTRAP)
     rows = [(*pair, estimates[name][0], *intervals[name][:, 0]) for name, pair in pairs.items()]
     return pd.DataFrame(rows, columns=["x", "y", "probability", "low", "high"])
 
@@ -189,25 +150,17 @@ def performance_profiles(scores: Scores) -> pd.DataFrame:
     :param scores: the scores
     :return: columns ``label``, ``score``, ``fraction`` (of all runs in all tasks above it), ``low``, ``high``
     """
-    everything = np.concatenate([values.ravel() for values in scores.values()])
-    thresholds = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), 101)
-    fractions, intervals = _intervals(scores, lambda values: (values[..., None] > thresholds).mean(axis=(0, 1)))
-    frames = []
-    for label in scores:
-        low, high = intervals[label]
-        columns = {"label": label, "score": thresholds, "fraction": fractions[label], "low": low, "high": high}
-        frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _intervals(
-    scores: Scores | Mapping[str, list[np.ndarray]], estimate: Callable[..., np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Estimates with stratified bootstrap percentile intervals: runs are resampled within each task."""
     from rliable import library
 
+    everything = np.concatenate([values.ravel() for values in scores.values()])
+    thresholds = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), 101)
     with _seeded():
-        return library.get_interval_estimates(scores, estimate, reps=RESAMPLES, confidence_interval_size=CONFIDENCE)
+        fractions, intervals = library.create_performance_profile(scores, thresholds, **BOOTSTRAP)
+    columns = ["label", "score", "fraction", "low", "high"]
+    rows = [
+        row for label in scores for row in zip([label] * 101, thresholds, fractions[label], *intervals[label], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @contextmanager

@@ -13,11 +13,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from filelock import FileLock
 
 from sb3_smac.benchmark import statistics
 
-RUNS, SCRATCH, PARTIAL = "runs.jsonl", ".runs", ".partial-"
+RUNS, SCRATCH = "runs.jsonl", ".runs"
 CURVES = {
     "episodes": {"timestep": "int64", "return": "float64", "length": "int64", "wall_time": "float64"},
     "updates": {"timestep": "int64", "log_prob": "float64", "update_time": "float64", "approx_kl": "float64"},
@@ -122,10 +122,9 @@ def curve(name: str, rows: Any = ()) -> pd.DataFrame:
     :param rows: a table, or the rows of one
     :return: the table as it is kept: six significant digits, and the same types with and without rows
     """
-    types = CURVES[name]
-    table = (rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), columns=[*types]))[[*types]]
-    floats = {column: table[column].map(_rounded) for column, kind in types.items() if kind == "float64"}
-    return table.assign(**floats).astype(types).reset_index(drop=True)
+    table = pd.DataFrame(rows, columns=[*CURVES[name]]).astype(CURVES[name])
+    floats = table.select_dtypes("float64")
+    return table.assign(**{column: floats[column].map(_rounded) for column in floats})
 
 
 def _rounded(value: float) -> float:
@@ -134,52 +133,33 @@ def _rounded(value: float) -> float:
 
 class Store:
     """
-    The runs of a study. The folder is scanned once, when they are first asked for.
+    The runs of a study. The folder is read once, when they are first asked for.
 
     :param root: the folder; it need not exist
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._index: dict[str, tuple[dict[str, Any], Path]] | None = None
-        self._tables: dict[tuple[Path, str], dict[str, pd.DataFrame]] = {}
+        self._known: dict[str, Run] | None = None
 
     def finished(self) -> list[str]:
         """
         :return: keys of the finished runs
         """
-        return sorted(key for key, (info, _) in self._runs().items() if info["status"] == "finished")
+        return sorted(key for key, run in self._runs().items() if run.finished)
 
     def failed(self) -> list[str]:
         """
         :return: keys of the failed runs
         """
-        return sorted(key for key, (info, _) in self._runs().items() if info["status"] != "finished")
-
-    def info(self, key: str) -> dict[str, Any]:
-        """
-        :param key: key of a run
-        :return: all of it, but the curves
-        """
-        return self._runs()[key][0]
-
-    def load(self, key: str) -> Run:
-        """
-        :param key: key of a run
-        :return: the run
-        """
-        try:
-            return self._load(key)
-        except FileNotFoundError:  # another process has packed it since
-            self._forget()
-            return self._load(key)
+        return sorted(key for key, run in self._runs().items() if not run.finished)
 
     def runs(self, keys: Iterable[str] | None = None) -> list[Run]:
         """
         :param keys: keys of runs; ``None``: of all that are finished
         :return: the runs
         """
-        return [self.load(key) for key in (self.finished() if keys is None else keys)]
+        return [self._runs()[key] for key in (self.finished() if keys is None else keys)]
 
     def write(self, run: Run) -> None:
         """
@@ -189,31 +169,34 @@ class Store:
         :param run: the run
         """
         known = self._runs().get(run.key)
-        if known is not None and known[0]["status"] == "finished":
-            return
-        folder = self.root / SCRATCH / uuid.uuid4().hex
-        with self._partial() as partial:
-            _write(partial, [run])
-            partial.rename(folder)
-        _flush(folder.parent)
-        self._runs()[run.key] = run.info, folder
+        if known is None or not known.finished:
+            # Named by the time: of two runs of one configuration, the first stays
+            folder = self.root / SCRATCH / f"{time.time_ns()}-{uuid.uuid4().hex}"
+            folder.mkdir(parents=True)
+            _write(folder, [run])
+            self._runs()[run.key] = run
 
     def pack(self) -> int:
         """
-        Move what is in scratch into the pack. Whatever happens meanwhile, each run stays in one of them.
+        Move what is in scratch into the pack, and remove what was half written there and left long ago. Whatever happens
+        meanwhile, each run stays in one of them.
 
         :return: number of runs moved
         """
-        if not (self.root / SCRATCH).is_dir():
+        scratch = self.root / SCRATCH
+        if not scratch.is_dir():
             return 0
-        with FileLock(self.root / SCRATCH / ".lock"):
-            self._forget()
-            if folders := self._scratch():
-                self._rewrite([self.load(key) for key in self._runs()])
+        with FileLock(scratch / ".lock"):
+            folders = [path.parent for path in scratch.glob(f"[!.]*/{RUNS}")]
+            if folders:
+                self._known = None
+                _write(self.root, self._runs().values())
             for folder in folders:
-                with self._partial() as partial:  # a folder that goes, goes whole
-                    folder.rename(partial / folder.name)
-            self._forget()
+                (folder / RUNS).unlink()  # from here on, it is no pack
+                shutil.rmtree(folder)
+            for folder in scratch.glob("*/"):
+                if not (folder / RUNS).exists() and time.time() - folder.stat().st_mtime > ABANDONED:
+                    shutil.rmtree(folder, ignore_errors=True)
         return len(folders)
 
     def merge(self, runs: Iterable[Run]) -> tuple[list[str], list[str]]:
@@ -223,117 +206,68 @@ class Store:
         :param runs: the runs
         :return: keys of the runs that were taken, and of those that are here with another learning curve
         """
-        here = set(self.finished())
         taken, conflicting = [], []
         for run in runs:
-            if not run.finished:
-                continue
-            if run.key not in here:
+            here = self._runs().get(run.key)
+            if run.finished and (here is None or not here.finished):
                 self.write(run)
-                here.add(run.key)
                 taken.append(run.key)
-            elif not run.agrees_with(self.load(run.key)):
+            elif run.finished and here is not None and not run.agrees_with(here):
                 conflicting.append(run.key)
         return taken, conflicting
 
-    def clean(self) -> None:
-        """Remove what was half written and left long ago, by whatever process."""
-        for partial in (self.root / SCRATCH).glob(f"{PARTIAL}*"):
-            if time.time() - partial.stat().st_mtime > ABANDONED:
-                shutil.rmtree(partial, ignore_errors=True)
-
-    def _forget(self) -> None:
-        self._index = None
-        self._tables.clear()
-
-    def _scratch(self) -> list[Path]:
-        return sorted(folder for folder in (self.root / SCRATCH).glob("*/") if not folder.name.startswith("."))
-
-    def _runs(self) -> dict[str, tuple[dict[str, Any], Path]]:
-        if self._index is None:
-            self._index = {}
+    def _runs(self) -> dict[str, Run]:
+        if self._known is None:
             # Scratch first: what is packed between the two readings is in the pack then. A pack's own runs come before others
-            scratch = [row for folder in self._scratch() for row in _lines(folder)]
-            for key, info, folder in [*_lines(self.root), *scratch]:
-                known = self._index.get(key)
-                if known is None or (known[0]["status"] != "finished" and info["status"] == "finished"):
-                    self._index[key] = info, folder
-        return self._index
-
-    def _load(self, key: str) -> Run:
-        info, folder = self._runs()[key]
-        if info["status"] != "finished":
-            return Run(key, info, **{name: curve(name) for name in CURVES})
-        return Run(key, info, **{name: self._table(folder, name).get(key, curve(name)) for name in CURVES})
-
-    def _table(self, folder: Path, name: str) -> dict[str, pd.DataFrame]:
-        if (folder, name) not in self._tables:
-            if not (folder / RUNS).exists():
-                raise FileNotFoundError(folder)
-            path, tables = folder / f"{name}.parquet", {}
-            if path.exists():
-                table = pq.read_table(path).to_pandas()
-                for key, rows in table.groupby("key", observed=True, sort=False):
-                    tables[str(key)] = curve(name, rows)
-            self._tables[folder, name] = tables
-        return self._tables[folder, name]
-
-    def _rewrite(self, runs: list[Run]) -> None:
-        with self._partial() as partial:
-            names = _write(partial, runs)
-            for name in names:  # the list of runs comes last: until then, rows of runs that it does not name do not count
-                os.replace(partial / name, self.root / name)
-            _flush(self.root)
-
-    @contextmanager
-    def _partial(self) -> Iterator[Path]:
-        """A new folder in scratch whose name nobody else has; it is gone in the end."""
-        partial = self.root / SCRATCH / f"{PARTIAL}{uuid.uuid4().hex}"
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            scratch = [run for path in sorted((self.root / SCRATCH).glob(f"[!.]*/{RUNS}")) for run in _read(path.parent)]
+            self._known = {}
+            for run in [*_read(self.root), *scratch]:
+                if run.key not in self._known or not self._known[run.key].finished:
+                    self._known[run.key] = run
+        return self._known
 
 
-def _lines(folder: Path) -> list[tuple[str, dict[str, Any], Path]]:
+def _read(folder: Path) -> list[Run]:
+    """The runs of a pack; none if there is none, or it is being removed."""
     try:
-        lines = (folder / RUNS).read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in (folder / RUNS).read_text(encoding="utf-8").splitlines()]
+        curves = {name: _read_curves(folder / f"{name}.parquet") for name in CURVES}
+        (folder / RUNS).stat()
     except FileNotFoundError:
         return []
-    records = [json.loads(line) for line in lines]
-    return [(record.pop("key"), {k: v for k, v in record.items() if k != "summary"}, folder) for record in records]
+    runs = []
+    for record in records:
+        key, _ = record.pop("key"), record.pop("summary")
+        runs.append(Run(key, record, **{name: tables.get(key, curve(name)) for name, tables in curves.items()}))
+    return runs
 
 
-def _write(folder: Path, runs: Iterable[Run]) -> list[str]:
-    """Write a pack into a folder, through to the disk; its files, the list of runs last."""
-    runs = sorted(runs, key=lambda run: (run.info["label"], run.info["task"], run.info["seed"], run.key))
-    names = []
+def _read_curves(path: Path) -> dict[str, pd.DataFrame]:
+    """A table for each key."""
+    if not path.exists():
+        return {}
+    groups = pq.read_table(path).to_pandas().groupby("key", observed=True, sort=False)
+    return {str(key): rows.drop(columns="key").reset_index(drop=True) for key, rows in groups}
+
+
+def _write(folder: Path, runs: Iterable[Run]) -> None:
+    """Write a pack. The list of runs comes last: until then, rows of runs that it does not name do not count."""
+    runs = sorted(runs, key=lambda run: (run.label, run.task, run.seed, run.key))
     for name, types in CURVES.items():
         curves = [getattr(run, name) for run in runs]
-        if sum(map(len, curves)) == 0:
-            continue
-        keys = np.repeat([run.key for run in runs], [len(table) for table in curves])
-        columns = {column: np.concatenate([table[column].to_numpy() for table in curves]) for column in types}
-        table = pa.table({"key": pa.array(keys).dictionary_encode(), **columns})
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd", compression_level=9)
-        names.append(f"{name}.parquet")
-    (folder / RUNS).write_text("".join(run.line() + "\n" for run in runs), encoding="utf-8")
-    names.append(RUNS)
-    for name in (*names, "."):
-        _flush(folder / name)
-    return names
+        if any(map(len, curves)):
+            keys = np.repeat([run.key for run in runs], [len(table) for table in curves])
+            columns = {column: np.concatenate([table[column].to_numpy() for table in curves]) for column in types}
+            table = pa.table({"key": pa.array(keys).dictionary_encode(), **columns})
+            _replace(folder / f"{name}.parquet", partial(pq.write_table, table, compression="zstd", compression_level=9))
+    _replace(folder / RUNS, lambda file: file.write("".join(run.line() + "\n" for run in runs).encode()))
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-__all__ = ["CURVES", "Run", "Store", "curve"]
+def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file that appears whole, and is on the disk when this returns."""
+    unfinished = path.with_name(f".{path.name}.partial")
+    with open(unfinished, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)

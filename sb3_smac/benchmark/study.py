@@ -3,7 +3,7 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
 
 .. code-block:: yaml
 
-    name: example
+    name: example               # also of the folder of its results
     algorithms:                 # a list of keys, or label: settings
       smac:
       smac full:
@@ -16,11 +16,11 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
       CartPole-v1: {budget: 50000, hyperparameters: {damping: 0.1}}
     seeds: 3                    # 0, 1, 2; or a list
     budget: 200000              # timesteps
-    horizon: 1000               # optional: time limit of every episode
+    horizon: 1000               # optional: time limit of every episode, in steps; else the tasks' own
     zoo: ../../zoo_hyperparams  # optional: folder of YAML files that come before the Zoo's
     hyperparameters: {gamma: 0.99}                 # optional, for every algorithm that has them
     evaluation: {every: 10000, episodes: 10}       # optional: deterministic evaluations
-    reference: ppo              # optional: whose times and returns a report divides by
+    reference: ppo              # optional: whose times and returns a report divides by, else AC-SGD's
 
 Hyperparameters are the Zoo's entry, then the study's, the task's, the algorithm's and the algorithm's on the task; the last
 word counts. What the study or a task sets reaches the algorithms that have such a hyperparameter, and no other.
@@ -28,17 +28,18 @@ word counts. What the study or a task sets reaches the algorithms that have such
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic import NonNegativeInt as Seed
 from pydantic import PositiveInt as Count
 
 from sb3_smac.benchmark import settings
+from sb3_smac.zoo.settings import known, read_yaml
 
 STUDIES = Path("benchmarks/studies")
 RESULTS = Path("benchmarks/results")
@@ -84,9 +85,6 @@ class Job:
         digest = hashlib.sha256(settings.canonical(self.configuration).encode()).hexdigest()[:8]
         return f"{_slug(self.label)}/{_slug(self.task)}/seed{self.seed}-{digest}"
 
-    def __str__(self) -> str:
-        return f"{self.label} on {self.task}, seed {self.seed}"
-
 
 class Section(BaseModel):
     """A mapping of the YAML file; an empty one may be left out, and a key that there is not is an error."""
@@ -96,10 +94,9 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _keys(cls, content: Any) -> Any:
-        content = {} if content is None else content
         if isinstance(content, dict):
-            _known("key", content, cls.model_fields)
-        return content
+            known("key", content, cls.model_fields)
+        return {} if content is None else content
 
 
 def _listed(content: Any) -> Any:
@@ -111,7 +108,12 @@ def _listed(content: Any) -> Any:
     return dict.fromkeys(content)
 
 
-Hyperparameters = Annotated[dict[str, Any], BeforeValidator(lambda content: {} if content is None else content)]
+def _counted(content: Any) -> Any:
+    return list(range(content)) if isinstance(content, int) and not isinstance(content, bool) else content
+
+
+OrNothing = BeforeValidator(lambda content: {} if content is None else content)
+Hyperparameters = Annotated[dict[str, Any], OrNothing]
 
 
 class Evaluation(Section):
@@ -122,11 +124,11 @@ class Evaluation(Section):
 
 
 class Entry(Section):
-    """An algorithm (empty: it is the label) and what is set, on every task and on single ones."""
+    """An algorithm (``None``: it is the label) and what is set, on every task and on single ones."""
 
-    algorithm: str = ""
+    algorithm: str | None = None
     hyperparameters: Hyperparameters = {}
-    tasks: Annotated[dict[str, Hyperparameters], BeforeValidator(lambda content: content or {})] = {}
+    tasks: Annotated[dict[str, Hyperparameters], OrNothing] = {}
 
 
 class Task(Section):
@@ -138,25 +140,12 @@ class Task(Section):
 
 
 class Study(Section):
-    """
-    A study whose names and numbers have been checked; see the module's documentation.
-
-    :param name: its name, also of the folder of its results
-    :param algorithms: label to algorithm
-    :param tasks: id to what differs there
-    :param seeds: random seeds
-    :param budget: timesteps of a run
-    :param horizon: time limit of every episode, in steps; ``None``: the tasks' own
-    :param zoo: folder of YAML files that come before the Zoo's
-    :param hyperparameters: what is set for every algorithm that has it
-    :param evaluation: deterministic evaluations; ``None``: there are none
-    :param reference: label of the entry whose times and returns a report divides by; ``None``: AC-SGD's, or the first
-    """
+    """A study whose names and numbers have been checked; the module's documentation says what each is."""
 
     name: Annotated[str, Field(pattern=r"^[\w=+][\w.=+-]*$")]
-    algorithms: Annotated[dict[str, Entry], BeforeValidator(_listed), Field(min_length=1)]
-    tasks: Annotated[dict[str, Task], BeforeValidator(_listed), Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    algorithms: Annotated[dict[str, Entry], Field(min_length=1), BeforeValidator(_listed)]
+    tasks: Annotated[dict[str, Task], Field(min_length=1), BeforeValidator(_listed)]
+    seeds: Annotated[list[Seed], Field(min_length=1), BeforeValidator(_counted)]
     budget: Count
     horizon: Count | None = None
     zoo: Annotated[Path, Field(strict=False)] | None = None
@@ -164,31 +153,24 @@ class Study(Section):
     evaluation: Evaluation | None = None
     reference: str | None = None
 
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _counted(cls, content: Any) -> Any:
-        return list(range(content)) if isinstance(content, int) and not isinstance(content, bool) else content
-
     @model_validator(mode="after")
     def _names(self) -> "Study":
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different, got {self.seeds}")
-        slugs = [_slug(label) for label in self.algorithms]
+        slugs = {label: _slug(label) for label in self.algorithms}
+        if not all(slugs.values()) or len({*slugs.values()}) < len(slugs):
+            raise ValueError(f"algorithms: each must make a name of its own, got {slugs}")
         for label, entry in self.algorithms.items():
-            slug, place = _slug(label), f"algorithms: {label}"
-            if not slug or slugs.count(slug) > 1:
-                raise ValueError(f"algorithms: {label!r} makes no name of its own ({slug!r})")
-            _known("algorithm", [self.algorithm(label)], settings.algorithms(), place)
-            _known("task", entry.tasks, self.tasks, f"{place}: tasks")
-            accepted = settings.accepts(self.algorithm(label))
+            known("algorithm", [self.algorithm(label)], settings.algorithms())
+            known(f"task (of {label})", entry.tasks, self.tasks)
             for names in (entry.hyperparameters, *entry.tasks.values()):
-                _known(f"hyperparameter of {self.algorithm(label)}", names, accepted, place)
-        _known("algorithm", [self.reference] if self.reference else [], self.algorithms, "reference")
+                known(f"hyperparameter of {self.algorithm(label)}", names, settings.accepts(self.algorithm(label)))
+        known("algorithm (as reference)", {self.reference} - {None}, self.algorithms)
+        known("environment", self.tasks, gym.registry)
         every = {name: None for label in self.algorithms for name in settings.accepts(self.algorithm(label))}
-        _known("hyperparameter", self.hyperparameters, every, "hyperparameters")
+        known("hyperparameter of any algorithm", self.hyperparameters, every)
         for task, there in self.tasks.items():
-            _known("environment", [task], gym.registry, "tasks")
-            _known("hyperparameter", there.hyperparameters, every, f"tasks: {task}: hyperparameters")
+            known(f"hyperparameter of any algorithm (for {task})", there.hyperparameters, every)
             if (there.horizon or self.horizon) and gym.spec(task).max_episode_steps is None:
                 raise ValueError(f"horizon: {task} has no time limit that could be changed")
         return self
@@ -204,29 +186,21 @@ class Study(Section):
     def jobs(self) -> list[Job]:
         """All runs: task by task, and seed by seed within a task, so that what is done first can be compared first."""
         evaluation = None if self.evaluation is None else self.evaluation.model_dump()
-        chosen = {(label, task): self.chosen(label, task) for task in self.tasks for label in self.algorithms}
-        return [
-            Job(
-                label,
-                self.algorithm(label),
-                task,
-                seed,
-                there.budget or self.budget,
-                there.horizon or self.horizon,
-                chosen[label, task],
-                evaluation,
-            )
-            for task, there in self.tasks.items()
-            for seed in self.seeds
-            for label in self.algorithms
-        ]
+        jobs = []
+        for task, there in self.tasks.items():
+            protocol: dict[str, Any] = {
+                "budget": there.budget or self.budget,
+                "horizon": there.horizon or self.horizon,
+                "evaluation": evaluation,
+            }
+            chosen = {label: self._chosen(label, task) for label in self.algorithms}
+            for seed in self.seeds:
+                for label, hyperparameters in chosen.items():
+                    jobs.append(Job(label, self.algorithm(label), task, seed, hyperparameters=hyperparameters, **protocol))
+        return jobs
 
-    def chosen(self, label: str, task: str) -> dict[str, Any]:
-        """
-        :param label: label of an algorithm
-        :param task: id of a task
-        :return: the hyperparameters that are set somewhere, by the Zoo or by the study, as the Zoo writes them
-        """
+    def _chosen(self, label: str, task: str) -> dict[str, Any]:
+        """The hyperparameters that are set somewhere, by the Zoo or by the study, as the Zoo writes them."""
         entry, there = self.algorithms[label], self.tasks[task]
         accepted = settings.accepts(self.algorithm(label))
         shared = {**self.hyperparameters, **there.hyperparameters}
@@ -246,13 +220,12 @@ def find(study: str) -> Path:
     :return: its path
     :raises ValueError: if there is no such file
     """
-    for path in (Path(study), STUDIES / f"{study}.yml"):
-        if path.is_file():
-            return path
+    if Path(study).is_file():
+        return Path(study)
     if not STUDIES.is_dir():
-        raise ValueError(f"there is no study file {study!r}, nor a folder {STUDIES} here: give a path")
-    settings.known("study file", study, [path.stem for path in sorted(STUDIES.glob("*.yml"))])
-    raise ValueError(f"there is no study file {study!r}")
+        raise ValueError(f"{study!r} is no study file, nor is there a folder {STUDIES} here: give a path")
+    known("study file", [study], [path.stem for path in sorted(STUDIES.glob("*.yml"))])
+    return STUDIES / f"{study}.yml"
 
 
 def load(path: str | Path) -> Study:
@@ -265,7 +238,7 @@ def load(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        content = settings.read_yaml(path)
+        content = read_yaml(path)
         if isinstance(content, dict) and isinstance(content.get("zoo"), str):
             content["zoo"] = path.parent / content["zoo"]
             if not content["zoo"].is_dir():
@@ -280,22 +253,10 @@ def load(path: str | Path) -> Study:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    place = ": ".join(str(part) for part in error["loc"])
+    place = "".join(f"{part}: " for part in error["loc"])
     got = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
-    text = error["msg"].removeprefix("Value error, ")
-    return (f"{place}: " if place else "") + text + got
-
-
-def _known(kind: str, names: Collection[Any], accepted: Collection[str], place: str = "") -> None:
-    for name in names:
-        try:
-            settings.known(kind, name, accepted)
-        except ValueError as error:
-            raise ValueError(f"{place}: {error}" if place else str(error)) from error
+    return place + error["msg"].removeprefix("Value error, ") + got
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w.=+-]+", "-", text).strip("-.")
-
-
-__all__ = ["RESULTS", "Entry", "Evaluation", "Job", "Study", "Task", "find", "load"]

@@ -25,6 +25,8 @@ import yaml
 from sb3_smac import ALGORITHMS
 from sb3_smac.envs.tasks import find_task
 
+Shim = AbstractContextManager[Any]
+
 
 @contextmanager
 def task_names() -> Iterator[None]:
@@ -32,23 +34,18 @@ def task_names() -> Iterator[None]:
     The commands look a task up in Gymnasium's registry by the name that they are given: ``module:name`` and a name without a
     version, which ``gymnasium.make`` takes, are put there.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--env", nargs="?")
-    options, _ = parser.parse_known_args()
-    _import_packages(_gym_packages()[0])
+    _import_packages(_taken("--gym-packages")[0])
     with _registering() as register:
-        if options.env:
-            register(options.env)
+        for name in _taken("--env")[0][:1]:
+            register(name)
         yield
 
 
-@contextmanager
-def gym_packages() -> Iterator[None]:
+def gym_packages() -> Shim:
     """Some commands do not know ``--gym-packages``: imported, and taken out of their arguments."""
-    packages, others = _gym_packages()
+    packages, others = _taken("--gym-packages")
     _import_packages(packages)
-    with patch.object(sys, "argv", [sys.argv[0], *others]):
-        yield
+    return patch.object(sys, "argv", [sys.argv[0], *others])
 
 
 @contextmanager
@@ -73,12 +70,12 @@ def trained_tasks() -> Iterator[None]:
             yield
 
 
-def _gym_packages() -> tuple[list[str], list[str]]:
-    """The packages, and all other arguments."""
+def _taken(*flags: str) -> tuple[list[str], list[str]]:
+    """The values of an option of the command line, and all other arguments."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--gym-packages", nargs="*", default=[])
+    parser.add_argument(*flags, dest="values", nargs="*", default=[])
     options, others = parser.parse_known_args()
-    return options.gym_packages, others
+    return options.values, others
 
 
 def _import_packages(packages: Sequence[str], optional: bool = False) -> None:
@@ -115,8 +112,7 @@ def _registering() -> Iterator[Callable[[str], None]]:
             del gym.registry[name]
 
 
-@contextmanager
-def yaml_env_kwargs() -> Iterator[None]:
+def yaml_env_kwargs() -> Shim:
     """The commands that show an agent take its environment's ``env_kwargs`` from the command line alone."""
     from rl_zoo3 import utils
 
@@ -126,12 +122,10 @@ def yaml_env_kwargs() -> Iterator[None]:
         env_kwargs = {**(hyperparams.get("env_kwargs") or {}), **env_kwargs}
         return create_test_env(*args, hyperparams=hyperparams, env_kwargs=env_kwargs, **kwargs)
 
-    with patch.object(utils, "create_test_env", create):
-        yield
+    return patch.object(utils, "create_test_env", create)
 
 
-@contextmanager
-def python_arguments() -> Iterator[None]:
+def python_arguments() -> Shim:
     """``-params`` and ``--env-kwargs`` evaluate their values: what is no Python is to be an error that says which and why."""
     from rl_zoo3 import utils
 
@@ -152,25 +146,19 @@ def python_arguments() -> Iterator[None]:
                 collected.update(getattr(namespace, self.dest))
             setattr(namespace, self.dest, collected)
 
-    with patch.object(utils, "StoreDict", StoreDict):
-        yield
+    return patch.object(utils, "StoreDict", StoreDict)
 
 
-@contextmanager
-def folder_names() -> Iterator[None]:
+def folder_names() -> Shim:
     """The plots look for folders of logs by a part of their names, which have neither module nor slash."""
     from huggingface_sb3 import EnvironmentName
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-e", "--env", nargs="*", default=[])
-    options, others = parser.parse_known_args()
-    names = ["-e", *map(EnvironmentName, options.env)] if options.env else []
-    with patch.object(sys, "argv", [sys.argv[0], *others, *names]):
-        yield
+    tasks, others = _taken("-e", "--env")
+    names = ["-e", *map(EnvironmentName, tasks)] if tasks else []
+    return patch.object(sys, "argv", [sys.argv[0], *others, *names])
 
 
-@contextmanager
-def benchmarked_names() -> Iterator[None]:
+def benchmarked_names() -> Shim:
     """``benchmark`` looks for the folders of logs by a task's name, which may have a module and a slash."""
     from huggingface_sb3 import EnvironmentName
     from rl_zoo3 import utils
@@ -180,12 +168,10 @@ def benchmarked_names() -> Iterator[None]:
     def with_names(folder: str) -> dict[str, tuple[str, str]]:
         return {model: (algo, EnvironmentName(env)) for model, (algo, env) in get_trained_models(folder).items()}
 
-    with patch.object(utils, "get_trained_models", with_names):
-        yield
+    return patch.object(utils, "get_trained_models", with_names)
 
 
-@contextmanager
-def zoo_subprocesses() -> Iterator[None]:
+def zoo_subprocesses() -> Shim:
     """``benchmark`` calls ``python enjoy.py``, ``record_training`` the Zoo's ``record_video``: both are to come back here."""
     call = subprocess.call
 
@@ -198,8 +184,7 @@ def zoo_subprocesses() -> Iterator[None]:
                 command = [sys.executable, "-m", "sb3_smac.zoo", "record_video", *rest]
         return call(command, *args, **kwargs)
 
-    with patch("subprocess.call", call_through_here):
-        yield
+    return patch("subprocess.call", call_through_here)
 
 
 @contextmanager
@@ -216,8 +201,7 @@ def ffmpeg() -> Iterator[None]:
             yield
 
 
-@contextmanager
-def single_episode_evaluations() -> Iterator[None]:
+def single_episode_evaluations() -> Shim:
     """``all_plots`` squeezes the axis of the episodes away if there is one per evaluation: show it the episode twice."""
     load = np.load
 
@@ -225,8 +209,7 @@ def single_episode_evaluations() -> Iterator[None]:
         log = load(*args, **kwargs)
         return {key: np.repeat(log[key], 2, axis=1) if log[key].shape[1:] == (1,) else log[key] for key in log}
 
-    with patch("numpy.load", load_twice):
-        yield
+    return patch("numpy.load", load_twice)
 
 
 @contextmanager
@@ -259,8 +242,7 @@ def hub_metadata() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def hub_errors() -> Iterator[None]:
+def hub_errors() -> Shim:
     """``load_from_hub`` waits for an error of requests where a model has no statistics; huggingface_hub 1 raises its own."""
     import huggingface_sb3
     from huggingface_hub.errors import EntryNotFoundError
@@ -274,13 +256,11 @@ def hub_errors() -> Iterator[None]:
         except EntryNotFoundError as error:
             raise HTTPError(str(error)) from error
 
-    with patch.object(huggingface_sb3, "load_from_hub", load_from_hub):
-        yield
+    return patch.object(huggingface_sb3, "load_from_hub", load_from_hub)
 
 
-Shim = Callable[[], AbstractContextManager[None]]
 OF_AN_AGENT = (gym_packages, trained_tasks, yaml_env_kwargs, python_arguments)
-SHIMS: dict[str, tuple[Shim, ...]] = {
+SHIMS: dict[str, tuple[Callable[[], Shim], ...]] = {
     "train": (task_names, python_arguments),
     "enjoy": (task_names, trained_tasks, python_arguments, hub_errors),
     "plots": (folder_names, single_episode_evaluations),

@@ -7,7 +7,6 @@ import inspect
 import runpy
 import time
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,9 +28,8 @@ from sb3_smac.envs import EnvPoolVecEnv
 from sb3_smac.envs.tasks import policy_for
 from sb3_smac.zoo import HYPERPARAMS, settings
 from sb3_smac.zoo.hyperparams_opt import sampler, searched
-from sb3_smac.zoo.wrappers import ends
+from sb3_smac.zoo.wrappers import TIME_LIMIT, ends
 
-TIME_LIMIT = "sb3_smac.zoo.wrappers.time_limit"
 ERROR = "error"
 """User attribute of a trial that failed."""
 
@@ -109,14 +107,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return hyperparams, saved
 
     def load_trial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """
-        Hyperparameters of a trial, as the Zoo loads them.
-
-        :param args: as in the Zoo
-        :param kwargs: as in the Zoo
-        :return: arguments of the algorithm's constructor
-        :raises ValueError: if there is no such study or trial
-        """
+        """As the Zoo's, and a ``ValueError`` if there is no such study or trial."""
         try:
             return super().load_trial(*args, **kwargs)
         except (IndexError, KeyError) as error:
@@ -173,17 +164,15 @@ class ExperimentManager(exp_manager.ExperimentManager):
         :param no_log: whether to leave their episodes out of the log folder
         :return: the environments, wrapped
         """
-        if eval_env:
-            manager, wrap = copy.copy(self), self.env_wrapper
-            manager.env_wrapper = lambda env: ends(env if wrap is None else wrap(env))
-            return super(ExperimentManager, manager).create_envs(n_envs, eval_env, no_log)
-        if self._pool_options is None:
-            return super().create_envs(n_envs, eval_env, no_log)
-        options = {**self._pool_options, **self.env_kwargs, "monitor_dir": None if no_log else self.save_path}
-        task = gym.spec(self.env_name.gym_id).id
         manager = copy.copy(self)  # trials that run in threads (--n-jobs) share this one
-        # SB3's make_vec_env calls it as a VecEnv class; what would make Gymnasium's environments is not called
-        manager.vec_env_class = lambda env_fns: EnvPoolVecEnv(task, len(env_fns), **options)
+        if eval_env:
+            wrap = self.env_wrapper
+            manager.env_wrapper = lambda env: ends(env if wrap is None else wrap(env))
+        elif self._pool_options is not None:
+            options = {**self._pool_options, **self.env_kwargs, "monitor_dir": None if no_log else self.save_path}
+            task = gym.spec(self.env_name.gym_id).id
+            # SB3's make_vec_env calls it as a VecEnv class; what would make Gymnasium's environments is not called
+            manager.vec_env_class = lambda env_fns: EnvPoolVecEnv(task, len(env_fns), **options)
         return super(ExperimentManager, manager).create_envs(n_envs, eval_env, no_log)
 
     def hyperparameters_optimization(self) -> None:
@@ -194,20 +183,19 @@ class ExperimentManager(exp_manager.ExperimentManager):
         """
         if self.storage is not None and not self.storage.endswith(".log"):
             _create_tables(self.storage)
-        with ExitStack() as stack:
-            if self.algo in ALGORITHMS:
-                stack.enter_context(patch.dict(HYPERPARAMS_SAMPLER, {self.algo: sampler(self.algo, self._rollout_size())}))
-            try:
+        samplers = {}
+        if self.algo in ALGORITHMS:
+            n_steps = inspect.signature(ALGORITHMS[self.algo]).parameters["n_steps"].default
+            rollout_size = self.n_envs * self._hyperparams.get("n_steps", n_steps)
+            samplers[self.algo] = sampler(self.algo, rollout_size)
+        try:
+            with patch.dict(HYPERPARAMS_SAMPLER, samplers):
                 super().hyperparameters_optimization()
-            except ValueError as error:
-                # At its end the Zoo asks for the best trial
-                if self._study is None or self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-                    raise
-                raise ValueError(_why_none_completed(self._study)) from error
-
-    def _rollout_size(self) -> int:
-        default = inspect.signature(ALGORITHMS[self.algo]).parameters["n_steps"].default
-        return self.n_envs * self._hyperparams.get("n_steps", default)
+        except ValueError as error:
+            # At its end the Zoo asks for the best trial
+            if self._study is None or self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+                raise
+            raise ValueError(_why_none_completed(self._study)) from error
 
     def objective(self, trial: optuna.Trial) -> float:
         """
@@ -219,25 +207,22 @@ class ExperimentManager(exp_manager.ExperimentManager):
         """
         self._study = trial.study
         try:
-            return super().objective(trial)
+            try:
+                return super().objective(trial)
+            # The Zoo prunes on a ValueError of training, not of the constructor
+            except (ArithmeticError, ValueError, th.linalg.LinAlgError) as error:
+                print(error)
+                raise optuna.TrialPruned from error
         except optuna.TrialPruned as pruned:
             if pruned.__cause__ is not None:  # it was not the pruner
-                _keep_error(trial, pruned.__cause__)
+                trial.set_user_attr(ERROR, f"{type(pruned.__cause__).__name__}: {pruned.__cause__}")
             raise
-        # The Zoo prunes on a ValueError of training, not of the constructor
-        except (ArithmeticError, ValueError, th.linalg.LinAlgError) as error:
-            print(error)
-            _keep_error(trial, error)
-            raise optuna.TrialPruned from error
 
 
 def _entries(config: str) -> dict[str, Any]:
     """What a file of hyperparameters holds, of any kind that the Zoo reads."""
     if config.endswith((".yml", ".yaml")):
-        try:
-            entries = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{config} is not a YAML file: {error}") from error
+        entries = settings.read_yaml(Path(config), yaml.SafeLoader)  # as the Zoo does
     elif config.endswith(".py"):
         entries = runpy.run_path(config).get("hyperparams")
     else:
@@ -250,17 +235,13 @@ def _entries(config: str) -> dict[str, Any]:
     return entries
 
 
-def _keep_error(trial: optuna.Trial, error: BaseException) -> None:
-    trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
-
-
 def _why_none_completed(study: optuna.Study) -> str:
     states = Counter(trial.state.name.lower() for trial in study.trials)
     message = f"No trial completed ({', '.join(f'{number} {state}' for state, number in states.items())})."
-    for trial in study.trials:
-        if ERROR in trial.user_attrs:
-            return f"{message} The first error was that of trial {trial.number}: {trial.user_attrs[ERROR]}"
-    return f"{message} None failed: the pruner stopped them (--pruner none lets them go on), or they were interrupted."
+    failed = next((trial for trial in study.trials if ERROR in trial.user_attrs), None)
+    if failed is None:
+        return f"{message} None failed: the pruner stopped them (--pruner none lets them go on), or they were interrupted."
+    return f"{message} The first error was that of trial {failed.number}: {failed.user_attrs[ERROR]}"
 
 
 def _pool_options(hyperparams: dict[str, Any]) -> dict[str, Any]:

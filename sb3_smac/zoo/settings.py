@@ -4,8 +4,10 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
+import yaml
 from gymnasium import spaces
 from rl_zoo3 import exp_manager
 from stable_baselines3.common.callbacks import BaseCallback
@@ -55,8 +57,8 @@ def check(algo: str, hyperparams: dict[str, Any], place: str) -> dict[str, Any]:
         raise ValueError(f"env_kwargs must be a dict, got {hyperparams['env_kwargs']!r}")
     if not isinstance(hyperparams.get("normalize", False), bool):
         hyperparams["normalize"] = _dictionary("normalize", hyperparams["normalize"], besides="True, False or ")
-        known_arguments("normalize", VecNormalize, hyperparams["normalize"])
-    known_arguments("monitor_kwargs", Monitor, hyperparams.get("monitor_kwargs") or {}, given=("env", "filename"))
+        _known_arguments("normalize", VecNormalize, hyperparams["normalize"])
+    _known_arguments("monitor_kwargs", Monitor, hyperparams.get("monitor_kwargs") or {}, given=("env", "filename"))
     for name in ("env_wrapper", "vec_env_wrapper", "callback"):
         _check_classes(name, hyperparams.get(name))
     return hyperparams
@@ -77,8 +79,7 @@ def normalizable(space: spaces.Space, arguments: dict[str, Any]) -> dict[str, An
         return arguments if _is_normalizable(space) else {**arguments, "norm_obs": False}
     chosen = arguments.get("norm_obs_keys")
     if chosen is not None:
-        for key in chosen:
-            known("key of the observations (norm_obs_keys in normalize)", key, list(space.spaces))
+        known("key of the observations (norm_obs_keys in normalize)", chosen, list(space.spaces))
         return arguments
     keys = [key for key, part in space.spaces.items() if _is_normalizable(part)]
     return {**arguments, "norm_obs_keys": keys} if keys else {**arguments, "norm_obs": False}
@@ -88,39 +89,24 @@ def _is_normalizable(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and not is_image_space(space)
 
 
-def known(kind: str, name: Any, accepted: Collection[str]) -> None:
+def known(kind: str, names: Collection[Any], accepted: Collection[str]) -> None:
     """
-    :param kind: what the name should be a name of
-    :param name: the name
+    :param kind: what the names should be names of
+    :param names: the names
     :param accepted: the names that there are
-    :raises ValueError: if it is none of them; the message has the most similar one, or all if they are few
+    :raises ValueError: if one is none of them; the message has the most similar one, or all if they are few
     """
-    if name not in accepted:
-        raise ValueError(f"there is no {kind} {name!r}{hint(name, accepted)}")
+    for name in names:
+        if name not in accepted:
+            similar = checks.most_similar(name, accepted)
+            choice = f"; choose from {', '.join(accepted)}" if len(accepted) <= 20 else ""
+            raise ValueError(f"{name!r} is no {kind}" + (choice if similar is None else f"; did you mean {similar!r}?"))
 
 
-def hint(name: Any, accepted: Collection[str]) -> str:
-    """
-    :param name: an unknown name
-    :param accepted: the names that there are
-    :return: the end of an error message: the most similar name, or all if they are few
-    """
-    similar = checks.most_similar(name, accepted)
-    if similar is not None:
-        return f"; did you mean {similar!r}?"
-    return f"; choose from {', '.join(accepted)}" if len(accepted) <= 20 else ""
-
-
-def known_arguments(
+def _known_arguments(
     key: str, function: Callable[..., Any], arguments: dict[str, Any], given: Collection[str] = ("env", "venv")
 ) -> None:
-    """
-    :param key: the entry's key that the arguments are under, for the error
-    :param function: function or class that is to be called with them, and perhaps with others
-    :param arguments: its arguments by keyword
-    :param given: names of those that are not the entry's to set
-    :raises ValueError: if it has no such argument
-    """
+    """Check arguments of a function or class, which is called with those that are given, too."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # of C
@@ -128,9 +114,7 @@ def known_arguments(
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     accepted = [parameter.name for parameter in parameters if parameter.name not in given]
-    for name in arguments:
-        if name not in accepted:
-            raise ValueError(f"{key} has no argument {name!r} of {function.__name__}{hint(name, accepted)}")
+    known(f"argument of {function.__name__} ({key})", arguments, accepted)
 
 
 def number(value: Any) -> Any:
@@ -141,6 +125,26 @@ def number(value: Any) -> Any:
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
+class Loader(yaml.SafeLoader):
+    """Reads ``1e-3`` as a number, as everybody means it; YAML 1.1 wants ``1.0e-3``."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{EXPONENT.pattern}$"), list("-+0123456789"))
+
+
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = Loader) -> Any:
+    """
+    :param path: a YAML file
+    :param loader: how numbers are read
+    :return: its content
+    :raises ValueError: if it is not YAML
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+
+
 def _check_names(algo: str, hyperparams: dict[str, Any], place: str) -> None:
     # Without this check a typo is a TypeError of the constructor, or goes unnoticed when training continues (`-i`)
     arguments = inspect.signature(ALGORITHMS[algo]).parameters
@@ -148,8 +152,7 @@ def _check_names(algo: str, hyperparams: dict[str, Any], place: str) -> None:
     for name in hyperparams:
         if name in OF_THE_COMMAND:
             raise ValueError(f"{name!r} is no hyperparameter ({place}): it is the option --{name.replace('_', '-')}")
-        if name not in accepted:
-            raise ValueError(f"{algo} has no hyperparameter {name!r} ({place}){hint(name, accepted)}")
+    known(f"hyperparameter of {algo} ({place})", hyperparams, accepted)
 
 
 def _check_policy(hyperparams: dict[str, Any]) -> None:
@@ -191,7 +194,7 @@ def _check_classes(key: str, value: Any) -> None:
         function = _import(key, name) if isinstance(name, str) else name
         if not callable(function):
             raise ValueError(f"{key} must be a class or function, as module.name, or a list of these; got {item!r}")
-        known_arguments(key, function, arguments)
+        _known_arguments(key, function, arguments)
 
 
 def _import(key: str, name: str) -> Callable[..., Any]:
@@ -203,5 +206,5 @@ def _import(key: str, name: str) -> Callable[..., Any]:
     except ImportError as error:
         raise ValueError(f"{key}: {name!r} cannot be imported ({error})") from error
     if not hasattr(found, attribute):
-        raise ValueError(f"{key}: {module} has no {attribute!r}{hint(attribute, dir(found))}")
+        known(f"name in {module} ({key})", [attribute], dir(found))
     return getattr(found, attribute)

@@ -4,6 +4,9 @@ import gymnasium as gym
 
 from sb3_smac.common import checks
 
+TIME_LIMIT = f"{__name__}.time_limit"
+"""Name of :func:`time_limit` in an entry."""
+
 EVALUATION_LIMIT = 10_000
 """Steps of an evaluation's episode where the task itself has no time limit."""
 

@@ -3,9 +3,6 @@
 import importlib.metadata
 import importlib.util
 import re
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +10,6 @@ from sb3_smac import ALGORITHMS
 from sb3_smac.zoo.__main__ import COMMANDS, main
 
 needs_zoo = pytest.mark.skipif(importlib.util.find_spec("rl_zoo3") is None, reason="the extra [zoo] is not installed")
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["zoo"])
-    yield
 
 
 @pytest.mark.parametrize("arguments, status", [(["--help"], 0), ([], 2)])
@@ -65,11 +55,3 @@ def test_unknown_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_environment() -> None:
     with pytest.raises(ValueError, match=r"CartPole-v9 not found in gym registry, you maybe meant CartPole-v1\?"):
         main(["train", "--algo", "smac", "--env", "CartPole-v9"])
-
-
-@needs_zoo
-def test_yaml_with_an_unknown_hyperparameter() -> None:
-    Path("mine.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 1000, dampin: 0.1}")
-    message = "smac has no hyperparameter 'dampin' (CartPole-v1 in mine.yml, or -params); did you mean 'damping'?"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        main(["train", "--algo", "smac", "--env", "CartPole-v1", "-conf", "mine.yml"])

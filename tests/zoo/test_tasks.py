@@ -1,9 +1,9 @@
 """Every task that the classes take, through the commands: names, spaces, packages, keyword arguments, time limits."""
 
 import csv
+import itertools
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_smac import ALGORITHMS
 from sb3_smac.zoo.__main__ import main
+from sb3_smac.zoo.wrappers import ends, time_limit
 from tests.zoo.conftest import ENVIRONMENT, HELPERS
 
 pytest.importorskip("rl_zoo3.import_envs")  # it registers tasks of its own
@@ -23,11 +24,6 @@ sys.path.append(str(HELPERS))
 import spaces_env  # noqa: E402
 
 EVERY_TASK = [f"Spaces/{name}-v0" for name in (*spaces_env.OBSERVATIONS, *spaces_env.ACTIONS)]
-# The algorithms by turns, and each on the task that has some of everything
-PAIRS = [
-    *((task, list(ALGORITHMS)[number % len(ALGORITHMS)]) for number, task in enumerate(EVERY_TASK)),
-    *(("Spaces/DictMixed-v0", algo) for algo in ALGORITHMS),
-]
 SHORT = ("-n", "32", "--eval-freq", "16", "--eval-episodes", "1", "--seed", "1")
 TWO_ENVIRONMENTS = ("-params", "n_steps:8", "n_envs:2")
 
@@ -39,13 +35,6 @@ POLICIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["zoo"])
-    yield
-
-
 def command(name: str, algo: str, task: str, *arguments: str) -> None:
     assert main([name, "--algo", algo, "--env", task, *arguments]) == 0
 
@@ -55,7 +44,7 @@ def saved(algo: str, name: str, run: int = 1) -> Any:
         return pickle.load(file)
 
 
-@pytest.mark.parametrize("task, algo", sorted(set(PAIRS)))
+@pytest.mark.parametrize("task, algo", zip(EVERY_TASK, itertools.cycle(ALGORITHMS), strict=False))
 def test_every_space_from_the_default_entry(task: str, algo: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained, evaluated, trained on, watched; with the policy that takes it, and what can be normalised normalised."""
     name = task.replace("/", "-")
@@ -101,9 +90,8 @@ def test_search_on_other_observations(task: str, capsys: pytest.CaptureFixture[s
 def test_a_video_of_a_dict(tmp_path: Path) -> None:
     pytest.importorskip("moviepy")
     command("train", "accg", "Spaces/DictMixed-v0", *SHORT, *TWO_ENVIRONMENTS)
-    command(
-        "record_video", "accg", "Spaces/DictMixed-v0", "-f", "logs", "-n", "5", "-o", "video", "--gym-packages", "spaces_env"
-    )
+    video = ("-f", "logs", "-n", "5", "-o", "video", "--gym-packages", "spaces_env")
+    command("record_video", "accg", "Spaces/DictMixed-v0", *video)
     assert list(tmp_path.glob("video/*.mp4"))
 
 
@@ -120,16 +108,10 @@ def test_what_an_entry_says_of_normalisation_holds(normalize: str, is_normalized
 def test_a_policy_that_is_chosen_stays() -> None:
     command("train", "smac", "Spaces/Image-v0", *SHORT, *TWO_ENVIRONMENTS, "policy:'MlpPolicy'")
     name = "Spaces-Image-v0"
-    assert (
-        ALGORITHMS["smac"].load(f"logs/smac/{name}_1/{name}.zip").policy_class
-        is ALGORITHMS["smac"].policy_aliases["MlpPolicy"]
-    )
     Path("mine.yml").write_text("Spaces/Image-v0: {policy: MlpPolicy, n_timesteps: 32, n_steps: 8, normalize: false}")
     command("train", "smac", "Spaces/Image-v0", *SHORT, "-conf", "mine.yml")
-    assert (
-        ALGORITHMS["smac"].load(f"logs/smac/{name}_2/{name}.zip").policy_class
-        is ALGORITHMS["smac"].policy_aliases["MlpPolicy"]
-    )
+    policies = [ALGORITHMS["smac"].load(f"logs/smac/{name}_{number}/{name}.zip").policy_class for number in (1, 2)]
+    assert policies == [ALGORITHMS["smac"].policy_aliases["MlpPolicy"]] * 2
 
 
 @pytest.mark.parametrize("name, folder", [("CartPole", "CartPole"), ("spaces_env:Spaces/ActBox", "Spaces-ActBox")])
@@ -164,8 +146,7 @@ def test_env_kwargs_of_an_entry_hold_wherever_the_environment_is_made(capsys: py
 
 def test_env_kwargs_of_an_entry_hold_in_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("moviepy")
-    made = []
-    make = spaces_env.Spaces.__init__
+    made, make = [], spaces_env.Spaces.__init__
 
     def record(env: spaces_env.Spaces, *args: Any, **kwargs: Any) -> None:
         make(env, *args, **kwargs)
@@ -174,9 +155,8 @@ def test_env_kwargs_of_an_entry_hold_in_videos(monkeypatch: pytest.MonkeyPatch) 
     params = ("-params", "n_steps:8", "normalize:False", "env_kwargs:{'bonus': 100.0}")
     command("train", "smac", "Spaces/Vector-v0", *SHORT, *params)
     monkeypatch.setattr(spaces_env.Spaces, "__init__", record)
-    command("record_video", "smac", "Spaces/Vector-v0", "-f", "logs", "-n", "5", "-o", "video")
-    assert made == [100.0]
-    command("record_video", "smac", "Spaces/Vector-v0", "-f", "logs", "-n", "5", "-o", "video", "--env-kwargs", "bonus:3")
+    for options in ((), ("--env-kwargs", "bonus:3")):
+        command("record_video", "smac", "Spaces/Vector-v0", "-f", "logs", "-n", "5", "-o", "video", *options)
     assert made == [100.0, 3]
 
 
@@ -225,15 +205,14 @@ def test_every_command_takes_packages(name: str) -> None:
         main([name, "--env", "CartPole-v1", "--gym-packages", "no_such_module"])
 
 
-def test_the_limit_is_inside_the_monitor() -> None:
-    from sb3_smac.zoo.wrappers import ends, time_limit
-
-    monitored = Monitor(gym.make("Endless-v0"))
-    assert time_limit(monitored, 3) is monitored
+@pytest.mark.parametrize("task, limit", [("Endless-v0", 3), ("Spaces/Vector-v0", 3), ("Spaces/Vector-v0", 300)])
+def test_the_limit_is_given_shortened_and_lengthened_inside_the_monitor(task: str, limit: int) -> None:
+    monitored = Monitor(gym.make(task))
+    assert time_limit(monitored, limit) is monitored
     monitored.reset(seed=0)
-    for step in range(3):
+    for step in range(1, limit + 1):
         *_, truncated, info = monitored.step(0)
-        assert truncated == ("episode" in info) == (step == 2)
+        assert truncated == ("episode" in info) == (step == limit)
     assert ends(monitored) is monitored  # it has one now
     with pytest.raises(ValueError, match="max_episode_steps must be an integer >= 1, got 0"):
-        time_limit(gym.make("Endless-v0"), 0)
+        time_limit(monitored, 0)
