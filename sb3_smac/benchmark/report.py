@@ -151,8 +151,8 @@ def _returns(report: _Report, results: Results) -> None:
         return results.across(summary, lambda cell: _bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
 
     finals = results.summary("final_return")
-    final_text, source = text(finals), []
-    smac = next((label for label in results.labels if results.study.algorithm(label) == PAPER_ALGORITHM), None)
+    final_text, source, study = text(finals), [], results.study
+    smac = next((label for label in results.labels if study.algorithm(label) == PAPER_ALGORITHM), None)
     papers = [PAPER_FINALS.get(task.split("-")[0]) for task in results.tasks]
     if smac is not None and any(papers):
         final_text.insert(final_text.columns.get_loc(smac) + 1, f"{smac}, paper", [number(value) for value in papers])
@@ -167,7 +167,10 @@ def _returns(report: _Report, results: Results) -> None:
     for column, (heading, definition) in OTHER_RETURNS.items():
         if results.table[column].notna().any():
             table = results.summary(column)
-            report.section(heading, f"{definition} ({report.table(column, table)}).", text(table))
+            shown = text(table)
+            if column == "evaluation" and study.published:
+                shown.insert(1, "best published", [number(study.published.get(task)) for task in shown["task"]])
+            report.section(heading, f"{definition} ({report.table(column, table)}).", shown)
 
 
 def _evaluations(report: _Report, results: Results) -> None:
@@ -180,6 +183,7 @@ def _evaluations(report: _Report, results: Results) -> None:
         report.curves("evaluations", results.evaluation_curves("timestep"), "return"),
         report.curves("evaluations_wall_clock", results.evaluation_curves("wall_time", 60), "return", "minutes"),
     )
+    _published(report, results)
     reference = results.reference
     returns = [results.returns(column) for column in ("evaluation", "mean_evaluation")]
     if not all(reference in values for values in returns):
@@ -203,6 +207,26 @@ def _evaluations(report: _Report, results: Results) -> None:
         "Probability that X's last evaluation is above Y's, mean over tasks "
         f"({report.table('evaluation_improvement', pairs)}).",
         _pairs(pairs),
+    )
+
+
+def _published(report: _Report, results: Results) -> None:
+    published, scores = results.study.published, {}
+    table = results.table[results.table["task"].isin(published)].dropna(subset="evaluation")
+    for label in results.labels:
+        values = table[table["label"] == label].groupby("task")["evaluation"].agg(list)
+        if len(values):
+            count = values.map(len).min()
+            scores[label] = np.array([task[:count] for task in values]).T / [published[task] for task in values.index]
+    if not scores:
+        return
+    means = statistics.interquartile_means(scores)
+    counts = {"tasks": means["tasks"].map(str), "runs a task": means["runs"].map(str)}
+    report.section(
+        "Against what is published",
+        "Interquartile mean over tasks and runs of the last evaluation over the best that others have published on the task, "
+        f"each algorithm over the tasks in which it has runs ({report.table('published_iqm', means)}). {INTERVALS}",
+        pd.DataFrame({"algorithm": means["label"], **counts, "of the best": _with_interval(means, "iqm")}),
     )
 
 

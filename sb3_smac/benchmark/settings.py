@@ -16,7 +16,7 @@ from sb3_smac.zoo.wrappers import TIME_LIMIT
 
 ENVIRONMENT_KEYS = (
     *("n_envs", "normalize", "frame_stack", "env_wrapper", "vec_env_wrapper", "env_kwargs", "monitor_kwargs"),
-    *("callback", "noise_type", "noise_std"),
+    *("callback", "vec_env", "noise_type", "noise_std"),
 )
 """What the Zoo takes from an entry besides the constructor's arguments, and a study may therefore change."""
 

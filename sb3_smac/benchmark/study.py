@@ -21,6 +21,7 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
     hyperparameters: {gamma: 0.99}                 # optional, for every algorithm that has them
     evaluation: {every: 10000, episodes: 10}       # optional: deterministic evaluations
     reference: ppo              # optional: whose times and returns a report divides by, else AC-SGD's
+    published: {Hopper-v4: 3372}                   # optional: best returns that others publish at this budget
 
 Hyperparameters are the Zoo's entry, then the study's, the task's, the algorithm's and the algorithm's on the task; the last
 word counts. What the study or a task sets reaches the algorithms that have such a hyperparameter, and no other.
@@ -152,6 +153,7 @@ class Study(Section):
     hyperparameters: Hyperparameters = {}
     evaluation: Evaluation | None = None
     reference: str | None = None
+    published: Annotated[dict[str, Annotated[float, Field(strict=False, gt=0)]], OrNothing] = {}
 
     @model_validator(mode="after")
     def _names(self) -> "Study":
@@ -166,6 +168,7 @@ class Study(Section):
             for names in (entry.hyperparameters, *entry.tasks.values()):
                 known(f"hyperparameter of {self.algorithm(label)}", names, settings.accepts(self.algorithm(label)))
         known("algorithm (as reference)", {self.reference} - {None}, self.algorithms)
+        known("task (as published)", self.published, self.tasks)
         known("environment", self.tasks, gym.registry)
         every = {name: None for label in self.algorithms for name in settings.accepts(self.algorithm(label))}
         known("hyperparameter of any algorithm", self.hyperparameters, every)
