@@ -1,11 +1,13 @@
 """
 One table of all algorithms, which drives the generic tests: a new algorithm, or a variant of one, is tested by adding a row.
 
-Every test that is marked ``@every_algorithm`` receives the name of each row as ``algo`` and builds its model by :func:`make`.
+A test that is marked ``@every_algorithm`` receives the name of each row as ``algo`` and builds its model by :func:`make`. What
+no algorithm has code of its own for is tested with one of them.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +82,14 @@ TINY: dict[str, Any] = {
 
 every_algorithm = pytest.mark.parametrize("algo", TABLE)
 
+VECTOR = spaces.Box(-1, 1, (3,))
+ACTION_SPACES: dict[str, spaces.Space] = {
+    "Discrete": spaces.Discrete(3),
+    "Box": spaces.Box(-1, 1, (2,)),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "MultiBinary": spaces.MultiBinary(3),
+}
+
 
 def make(algo: str, env: GymEnv | str = "Pendulum-v1", policy: Any = "MlpPolicy", **arguments: Any) -> NaturalActorCritic:
     """
@@ -92,6 +102,14 @@ def make(algo: str, env: GymEnv | str = "Pendulum-v1", policy: Any = "MlpPolicy"
     :return: the model
     """
     return TABLE[algo].cls(policy, env, **{**TINY, **TABLE[algo].tiny, **arguments})
+
+
+def reloaded(model: NaturalActorCritic, **arguments: Any) -> NaturalActorCritic:
+    """The model after a way through a file, with other arguments."""
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    return type(model).load(file, device="cpu", **arguments)
 
 
 def snapshot(model: NaturalActorCritic) -> dict[str, Any]:
@@ -142,11 +160,20 @@ class SampleEnv(gym.Env):
 
 
 class NormalEnv(gym.Env):
-    """Observations of three normal numbers, whose ``offset`` and ``scale`` are the test's to change."""
+    """
+    Observations of three normal numbers; every fifth step ends an episode, by termination and by truncation in turn.
 
-    def __init__(self, action_space: spaces.Space, offset: Any = 0.0, scale: Any = 1.0) -> None:
+    :param action_space: action space
+    :param reward: of an action; ``None``: random numbers around one half
+    :param offset: of the observations; the test may change it, and the scale
+    :param scale: of the observations
+    """
+
+    def __init__(
+        self, action_space: spaces.Space, reward: Callable[[Any], float] | None = None, offset: Any = 0.0, scale: Any = 1.0
+    ) -> None:
         self.observation_space, self.action_space = spaces.Box(-np.inf, np.inf, (3,)), action_space
-        self.offset, self.scale = offset, scale
+        self.reward, self.offset, self.scale = reward, offset, scale
         self.steps = 0
 
     def observation(self) -> np.ndarray:
@@ -155,3 +182,13 @@ class NormalEnv(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         return self.observation(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        reward = float(self.np_random.normal(loc=0.5)) if self.reward is None else self.reward(action)
+        return self.observation(), reward, self.steps % 10 == 0, self.steps % 10 == 5, {}
+
+
+def first_entry(action: Any) -> float:
+    """A reward: the first number of the action."""
+    return float(np.ravel(action)[0])

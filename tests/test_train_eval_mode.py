@@ -39,10 +39,9 @@ def statistics(model: NaturalActorCritic) -> dict[str, th.Tensor]:
 
 
 @every_algorithm
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_training_updates_the_statistics_of_both(algo: str, env: str) -> None:
+def test_training_updates_the_statistics_of_both(algo: str) -> None:
     """Actor and critic have their own extractor; each is fitted in training mode."""
-    model = make_model(algo, env)
+    model = make_model(algo)
     for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
         assert extractor.layers[1].num_batches_tracked == 0  # building the model has not touched them
     model.learn(64)
@@ -71,23 +70,18 @@ class WatchRollouts(BaseCallback):
         self.seen.append((self.before, statistics(self.model)))
 
 
-@every_algorithm
-def test_collecting_rollouts_leaves_the_statistics(algo: str) -> None:
+def test_collecting_rollouts_leaves_the_statistics() -> None:
     """Also in the second rollout, after training mode was on."""
     callback = WatchRollouts()
-    make_model(algo).learn(64, callback=callback)
+    make_model("smac").learn(64, callback=callback)
     assert len(callback.seen) == 2
     assert all(is_same(before, after) for before, after in callback.seen)
     assert not is_same(callback.seen[0][1], callback.seen[1][0])
 
 
-@every_algorithm
-@pytest.mark.parametrize("trained", [False, True])
-def test_predictions_repeat(algo: str, trained: bool) -> None:
+def test_predictions_repeat() -> None:
     """Dropout is off and the statistics stay."""
-    model = make_model(algo, "Pendulum-v1")
-    if trained:
-        model.learn(32)
+    model = make_model("smac", "Pendulum-v1").learn(32)
     before = statistics(model)
     observation = np.array([0.3, 0.8, -0.5], dtype=np.float32)
     actions = [model.predict(observation, deterministic=True)[0] for _ in range(5)]
@@ -95,9 +89,9 @@ def test_predictions_repeat(algo: str, trained: bool) -> None:
     assert is_same(before, statistics(model))
 
 
-@every_algorithm
-@pytest.mark.parametrize("share", [None, True])
-@pytest.mark.parametrize("batch_size", [None, 16])
+@pytest.mark.parametrize(
+    ("algo", "share", "batch_size"), [("smac", None, None), ("smac_full", True, None), ("accg", None, 16)]
+)
 def test_steps_are_sized_by_what_the_policy_will_do(algo: str, share: bool | None, batch_size: int | None) -> None:
     """The KL divergence is measured in evaluation mode, where dropout does not drown it: steps are made, and no larger."""
     arguments = {"target_kl": 0.01, "n_steps": 64, "normalize_observations": False}  # whose first statistics move it, too
@@ -111,7 +105,7 @@ def test_steps_are_sized_by_what_the_policy_will_do(algo: str, share: bool | Non
     assert extractor.passes[True] > 0 and extractor.passes[False] > 64
 
 
-@every_algorithm
+@pytest.mark.parametrize("algo", ["smac", "smac_full"])
 def test_the_gradient_is_that_of_training_mode(algo: str) -> None:
     """Dropout draws from the generator in the update: another seed of it alone gives another actor."""
 
