@@ -31,7 +31,7 @@ def latent_of_actor(policy: Any, obs: th.Tensor) -> th.Tensor:
     return policy.mlp_extractor.forward_actor(features if policy.share_features_extractor else features[0])
 
 
-class _Own:
+class Own:
     """Acts and evaluates by :meth:`own_distribution` and :meth:`own_values`; leaves ``get_distribution`` as it is."""
 
     def _build(self, lr_schedule: Any) -> None:
@@ -61,7 +61,7 @@ class _Own:
         return self.own_distribution(observation).get_actions(deterministic=deterministic)
 
 
-class _OwnNetwork(_Own):
+class _OwnNetwork(Own):
     """A network of its own; the one that Stable-Baselines3 builds is never used for the actor."""
 
     def build_own(self, n_outputs: int) -> None:
@@ -98,7 +98,7 @@ class OwnValuesOfSB3(_OwnValues, sb3_policies.ActorCriticPolicy):
     """On Stable-Baselines3's."""
 
 
-class FeaturesToOwnHead(_Own, MlpPolicy):
+class FeaturesToOwnHead(Own, MlpPolicy):
     """A head of its own behind ``extract_features``, which normalises observations."""
 
     def build_own(self, n_outputs: int) -> None:
@@ -109,7 +109,7 @@ class FeaturesToOwnHead(_Own, MlpPolicy):
         return distribution_of(self, self.own_head(features if self.share_features_extractor else features[0]))
 
 
-class Mask(_Own, MlpPolicy):
+class Mask(Own, MlpPolicy):
     """An action that is forbidden where the first observation is positive."""
 
     def own_distribution(self, obs: th.Tensor) -> Distribution:
@@ -119,7 +119,7 @@ class Mask(_Own, MlpPolicy):
         return distribution_of(self, logits.masked_fill(forbidden, -1e8))
 
 
-class LearnedTemperature(_Own, MlpPolicy):
+class LearnedTemperature(Own, MlpPolicy):
     """A softer policy than the one of ``get_distribution``, by a temperature that is a parameter."""
 
     def build_own(self, n_outputs: int) -> None:
@@ -178,29 +178,17 @@ class Convolved(BaseFeaturesExtractor):
         return self.conv(observations[:, None]).tanh().flatten(1)
 
 
-class _Layers(BaseFeaturesExtractor):
-    """A linear layer, and one whose behaviour depends on the mode."""
-
-    second: Callable[[], nn.Module]
+class BatchNormAndDropout(BaseFeaturesExtractor):
+    """Both layers whose behaviour depends on the mode, and a count of the passes in each mode."""
 
     def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space, 5)
-        self.net = nn.Sequential(nn.Linear(observation_space.shape[0], 5), type(self).second())
+        super().__init__(observation_space, observation_space.shape[0])
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(self.features_dim), nn.Dropout(0.5))
+        self.passes = {True: 0, False: 0}
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        return self.net(observations)
-
-
-class BatchNorm(_Layers):
-    """Statistics of batches."""
-
-    second = staticmethod(lambda: nn.BatchNorm1d(5))
-
-
-class Dropout(_Layers):
-    """Random numbers in training."""
-
-    second = staticmethod(lambda: nn.Dropout(0.3))
+        self.passes[self.training] += 1
+        return self.layers(observations)
 
 
 BOX = spaces.Box(-2, 2, (3,))
@@ -264,9 +252,8 @@ CASES: dict[str, Case] = {
     "flat-not-shared": with_extractor(FlattenExtractor, share_features_extractor=False),
     "Residual": with_extractor(Residual),
     "Convolved": with_extractor(Convolved),
-    "BatchNorm": with_extractor(BatchNorm),
-    "BatchNorm-shared": with_extractor(BatchNorm, share_features_extractor=True),
-    "Dropout": with_extractor(Dropout),
+    "BatchNorm": with_extractor(BatchNormAndDropout),
+    "BatchNorm-shared": with_extractor(BatchNormAndDropout, share_features_extractor=True),
 }
-DETERMINISTIC = [name for name in CASES if "BatchNorm" not in name and name != "Dropout"]
+DETERMINISTIC = [name for name in CASES if "BatchNorm" not in name]
 """Those whose training mode does the same as their evaluation mode."""

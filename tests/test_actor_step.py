@@ -169,10 +169,9 @@ def test_line_search_ends_where_the_surrogate_is_no_worse(space: str, target_kl:
         assert after < before
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_line_search_counts_the_entropy_bonus(seed: int) -> None:
+def test_line_search_counts_the_entropy_bonus() -> None:
     """Where the bonus is all that matters, a step along its gradient stands, also if it lowers the surrogate without it."""
-    model = make(SMAC, "box", fisher_rank="full", target_kl=0.01, ent_coef=1e3, seed=seed)
+    model = make(SMAC, "box", fisher_rank="full", target_kl=0.01, ent_coef=1e3)
     assert displacement(model).norm() > 1e-3
     assert model.logger.name_to_value["train/line_search_halvings"] == 0
 
@@ -216,26 +215,6 @@ def test_ac_adam_is_torch_adam(space: str) -> None:
         collect(model)
 
 
-@pytest.mark.parametrize("space", ["box", "discrete"])
-@pytest.mark.parametrize("algorithm", [SMAC, ACCG])
-def test_heavy_damping_gives_ac_sgd(algorithm: type[OnPolicyAlgorithm], space: str) -> None:
-    """λ → ∞: λ (F + λI)⁻¹ g → g."""
-    damping = 1e9
-    assert_walks(make(algorithm, space, damping=damping, learning_rate=ALPHA * damping), sgd_step, relative=1e-7)
-
-
-@every_space
-def test_smac_is_ac_sgd_on_recentred_advantages(space: str) -> None:
-    """The identity that explains rank 1: subtract b from every advantage, divide the step size by λ."""
-    smac, sgd = make(SMAC, space), make(ACSGD, space, learning_rate=ALPHA / DAMPING)
-    batch = dense_batch(smac)
-    mean_score = batch.scores().mean(dim=0)
-    baseline = mean_score @ batch.gradient() / (DAMPING + mean_score @ mean_score)
-    sgd.rollout_buffer.advantages -= baseline.item()
-    assert th.equal(vector(actor(smac.policy)), vector(actor(sgd.policy)))
-    assert_close(displacement(smac), displacement(sgd))
-
-
 @every_space
 @pytest.mark.parametrize(
     ("algorithm", "optimizer", "arguments"),
@@ -263,20 +242,6 @@ def test_first_order_baselines_are_a2c(
     assert_close(vector(ours.policy.parameters()) - start, end - start)
 
 
-def test_a2c_with_a_learning_critic() -> None:
-    """Over one rollout the critics may even learn: on disjoint networks A2C's actor does not notice, nor does ours."""
-    arguments = {"learning_rate": 0.05, "gae_lambda": 0.9}
-    a2c = make_model(A2C, "box", **A2C_PLAIN, vf_coef=1.0, more_policy_kwargs={"optimizer_class": th.optim.SGD}, **arguments)
-    ours = make_model(ACSGD, "box", **arguments)
-    start = vector(actor(a2c.policy))
-    for model in (a2c, ours):
-        before = vector(critic(model.policy))
-        th.manual_seed(0)
-        model.learn(16)
-        assert not th.equal(vector(critic(model.policy)), before)
-    assert_close(vector(actor(ours.policy)) - start, vector(actor(a2c.policy)) - start)
-
-
 @every_algorithm
 def test_actor_and_critic_do_not_move_each_other(algorithm: type[OnPolicyAlgorithm]) -> None:
     """Bit for bit, with the other's step size at zero."""
@@ -286,21 +251,6 @@ def test_actor_and_critic_do_not_move_each_other(algorithm: type[OnPolicyAlgorit
         train(model)
         assert th.equal(vector(still(model.policy)), before[still])
         assert not th.equal(vector(moving(model.policy)), before[moving])
-
-
-def test_step_size_follows_its_schedule() -> None:
-    """Four updates at 3/4, 1/2, 1/4 and 0 of the training that remains."""
-    step_sizes = []
-
-    class Noting(SMAC):
-        def train(self) -> None:
-            start = vector(actor(self.policy))
-            super().train()
-            moved = (vector(actor(self.policy)) - start).norm().item()
-            step_sizes.append(moved / self.logger.name_to_value["train/natural_gradient_norm"])
-
-    make_model(Noting, "box", learning_rate="lin_0.4", target_kl=None).learn(64)
-    assert step_sizes == pytest.approx([0.3, 0.2, 0.1, 0.0])
 
 
 @pytest.fixture
@@ -419,16 +369,6 @@ def test_saturated_rollouts_do_not_spoil_the_next_search(sized_steps: list[Sized
     assert sized_steps[-1].passes <= 3 and sized_steps[-1].kl == pytest.approx(0.02, rel=0.1)
 
 
-@pytest.mark.parametrize("space", ["discrete", "multi_binary"])
-def test_sized_steps_of_single_transitions_last(space: str) -> None:
-    """Many KL-sized steps on single transitions saturate the policy: the search must go on, or stand still."""
-    model = make_model(SMAC, space, batch_size=1, target_kl=0.02)
-    for _ in range(5):
-        collect(model)
-        train(model)
-        assert th.isfinite(vector(model.policy.parameters())).all()
-
-
 @every_algorithm
 @pytest.mark.parametrize("target_kl", [None, 0.02])
 def test_zero_gradient_is_no_step(algorithm: type[OnPolicyAlgorithm], target_kl: float | None) -> None:
@@ -458,12 +398,3 @@ def test_what_is_logged_is_what_the_dense_reference_has() -> None:
     }
     logged = {name: model.logger.name_to_value[f"train/{name}"] for name in expected}
     assert logged == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_reference_policy_is_really_double() -> None:
-    """Otherwise the tolerances above would mean nothing."""
-    model = make(SMAC, "box")
-    assert isinstance(model.policy, DoublePolicy)
-    assert {parameter.dtype for parameter in model.policy.parameters()} == {th.float64}
-    assert {tensor.dtype for tensor in transitions(model) if tensor is not None and tensor.ndim == 1} == {th.float64}
-    assert len(vector(model.actor_parameters)) + len(vector(model.critic_parameters)) == len(vector(model.policy.parameters()))

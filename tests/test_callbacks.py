@@ -7,7 +7,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -19,11 +18,9 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnNoModelImprovement,
     StopTrainingOnRewardThreshold,
 )
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_smac import SMAC
-from tests.algorithms import SampleEnv, is_same, make, snapshot
+from tests.algorithms import is_same, make, snapshot
 
 
 class Events(BaseCallback):
@@ -105,27 +102,6 @@ def test_stopping_within_a_rollout(false: Any) -> None:
     assert is_same(before, snapshot(model))
     model.learn(32)
     assert model._n_updates == 1
-
-
-def test_stops_after_so_many_episodes() -> None:
-    env = make_vec_env(
-        SampleEnv, n_envs=2, env_kwargs={"observation_space": spaces.Box(-1, 1, (2,)), "action_space": spaces.Discrete(2)}
-    )
-    callback = StopTrainingOnMaxEpisodes(max_episodes=2)
-    model = make("smac", env).learn(1000, callback=callback)
-    assert callback.n_episodes == 4 and model.num_timesteps == 2 * 20
-
-
-def test_evaluation_under_normalisation(tmp_path: Path) -> None:
-    """The evaluation environment gets the statistics of training; checkpoints save them."""
-    env = VecNormalize(make_vec_env("CartPole-v1"))
-    evaluation_env = VecNormalize(make_vec_env("CartPole-v1"), training=False, norm_reward=False)
-    evaluation = EvalCallback(evaluation_env, n_eval_episodes=1, eval_freq=32, warn=False, verbose=0)
-    checkpoints = CheckpointCallback(save_freq=32, save_path=str(tmp_path), save_vecnormalize=True)
-    make("smac", env).learn(32, callback=[evaluation, checkpoints])
-    np.testing.assert_array_equal(env.obs_rms.mean, evaluation_env.obs_rms.mean)
-    restored = VecNormalize.load(str(tmp_path / "rl_model_vecnormalize_32_steps.pkl"), make_vec_env("CartPole-v1"))
-    np.testing.assert_array_equal(env.obs_rms.mean, restored.obs_rms.mean)
 
 
 def test_function_as_callback() -> None:

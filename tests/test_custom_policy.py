@@ -4,15 +4,12 @@ from typing import Any
 
 import pytest
 import torch as th
-from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from torch import nn
 
 from sb3_smac import NaturalActorCritic
-from sb3_smac.ac_cg import MlpPolicy
 from sb3_smac.maths import flatten
-from tests.algorithms import is_finite, is_same, make
-from tests.own_policies import Residual
+from tests.algorithms import is_finite, make
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "no layers": {"net_arch": []},
@@ -77,101 +74,3 @@ def test_the_optimizer_is_the_critics(optimizer: type[th.optim.Optimizer], argum
     assert list(map(id, group["params"])) == list(map(id, model.critic_parameters))
     assert th.equal(flatten(model.actor_parameters), flatten(default.actor_parameters))
     assert th.equal(flatten(model.critic_parameters), flatten(default.critic_parameters)) == (arguments is None)
-
-
-@pytest.mark.parametrize("share", [None, False, True])
-def test_features_extractor(share: bool | None) -> None:
-    """One for each by default; a shared one is the actor's."""
-    kwargs = {"net_arch": [8], "features_extractor_class": Residual, "share_features_extractor": share}
-    model = make("smac", policy_kwargs=kwargs, target_kl=0.01)
-    actor, critic = names(model, model.actor_parameters), names(model, model.critic_parameters)
-    of_critic = {f"vf_features_extractor.linear.{name}" for name in ("weight", "bias")}
-    assert {name for name in critic if "features_extractor" in name} == (set() if share else of_critic)
-    assert sum("features_extractor" in name for name in actor) == 2
-    learn_and_check(model)
-
-
-class MisleadingNames(nn.Module):
-    """Both networks with names that say the opposite of what they are, and a layer that nobody uses."""
-
-    def __init__(self, features_dim: int) -> None:
-        super().__init__()
-        self.latent_dim_pi = self.latent_dim_vf = 6
-        self.value_like_actor = nn.Linear(features_dim, 6)
-        self.policy_like_critic = nn.Linear(features_dim, 6)
-        self.unused = nn.Linear(2, 2)
-
-    def forward(self, features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        return self.forward_actor(features), self.forward_critic(features)
-
-    def forward_actor(self, features: th.Tensor) -> th.Tensor:
-        return self.value_like_actor(features).tanh()
-
-    def forward_critic(self, features: th.Tensor) -> th.Tensor:
-        return self.policy_like_critic(features).tanh()
-
-
-class SharedTrunk(MisleadingNames):
-    """Actor and critic on one hidden layer."""
-
-    def forward_critic(self, features: th.Tensor) -> th.Tensor:
-        return self.forward_actor(features)
-
-
-@pytest.mark.parametrize(("trunk", "unused"), [(MisleadingNames, {"unused"}), (SharedTrunk, {"unused", "policy_like_critic"})])
-def test_names_do_not_matter(trunk: type[MisleadingNames], unused: set[str]) -> None:
-    """
-    Splitting parameters by name, as TRPO does, gets these wrong. What both networks use is the actor's, what none uses is left
-    alone.
-    """
-
-    class Policy(MlpPolicy):
-        def _build_mlp_extractor(self) -> None:
-            self.mlp_extractor = trunk(self.features_dim)
-
-    model = make("smac", policy=Policy, policy_kwargs={}, target_kl=0.01)
-    actor, critic = names(model, model.actor_parameters), names(model, model.critic_parameters)
-    hidden = {f"mlp_extractor.value_like_actor.{name}" for name in ("weight", "bias")}
-    assert actor == hidden | {"action_net.weight", "action_net.bias", "log_std"}
-    unowned = dict(model.policy.named_parameters()).keys() - actor - critic
-    assert {name.split(".")[1] for name in unowned} == unused
-    learn_and_check(model)
-
-
-def test_policies_of_sb3_itself() -> None:
-    """Its class, rather than its name, is accepted: what it shares is the actor's."""
-    model = make("smac", policy=sb3_policies.ActorCriticPolicy, target_kl=0.01)
-    assert type(model.policy) is sb3_policies.ActorCriticPolicy
-    learn_and_check(model)
-
-
-class Zero(nn.Module):
-    """A constant."""
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return th.zeros(len(inputs), 1)
-
-
-class NothingToLearn(MlpPolicy):
-    """A constant critic."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.value_net = Zero()
-
-
-def test_a_critic_without_parameters_is_refused() -> None:
-    """With the name of the policy, and what it needs."""
-    with pytest.raises(ValueError, match=r"NothingToLearn.*critic has no parameters of its own"):
-        make("smac", policy=NothingToLearn)
-
-
-def test_building_a_model_draws_nothing_from_its_spaces() -> None:
-    """The parameters are found on an observation of the space, whose own generator stays as it was."""
-    model = make("smac", "CartPole-v1")
-    space = model.observation_space
-    space.seed(3)
-    first = space.sample()
-    space.seed(3)
-    type(model)("MlpPolicy", model.get_env(), policy_kwargs={"net_arch": [4]}, device="cpu")
-    assert is_same(first, space.sample())

@@ -13,7 +13,6 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.critic import fit_critic
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.fast.plain_policy import PlainPolicy
@@ -220,23 +219,6 @@ def test_no_update_forms_the_scores(algo: str, policy: str) -> None:
     peak, largest = held(algo, policy_kwargs=arguments)
     assert largest < 1.1
     assert peak < 12 < N
-
-
-def test_scores_that_are_formed_are_seen() -> None:
-    """By the same measurement."""
-    model = sample_model(n_steps=N // 2, **WIDE)
-    collect(model)
-    rollout = next(model.rollout_buffer.get())
-    evaluator = Evaluator(model.policy)
-    batch = make_actor_batch(evaluator, model.actor_parameters, rollout.observations, rollout.actions, rollout.advantages)
-    d = len(batch.gradient)
-    storages = Storages(smallest=4 * d // 8)
-    storages.ignore(iter(()))
-    with storages:
-        weight = max(model.actor_parameters, key=th.numel)
-        scores = batch.scores._scores_of([weight], slice(None))
-    assert scores.shape == (N, weight.numel())
-    assert storages.largest / (4 * d) > 0.9 * N and storages.peak >= storages.largest
 
 
 def test_the_policies_of_this_file_are_what_they_are_called() -> None:

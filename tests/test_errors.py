@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_smac import SMAC, NaturalActorCritic
 from tests import own_policies
-from tests.algorithms import NOT_A_COUNT, NOT_POSITIVE, TABLE, TINY, is_finite, is_same, make, reloaded, snapshot
+from tests.algorithms import TABLE, TINY, is_finite, is_same, make, reloaded, snapshot
 
 NAN, INF = math.nan, math.inf
 
@@ -57,30 +57,30 @@ ACCEPTED = {
     *[(name, "function of a string") for name in ("learning_rate", "critic_learning_rate", "target_kl")],
     *[(name, "array of one") for name in ("learning_rate", "critic_learning_rate", "target_kl")],  # a number to Python
 }
-NOT_A_RATE = (-0.1, -INF, "0.001", "lin_", "lin_x", "lin_-1", "lin_nan", "linear", True, [0.1], lambda _: -1.0)
-# Beside what is wrong for any
+# Besides what is wrong for any
 OUT_OF_RANGE: dict[str, Sequence[Any]] = {
-    "learning_rate": (*NOT_A_RATE, None),
-    "critic_learning_rate": (*NOT_A_RATE, None),
-    "target_kl": (*NOT_A_RATE, 0, 0.0, "lin_0", lambda _: 0.0, lambda _: NAN),  # None is the fixed step
-    "n_steps": (*NOT_A_COUNT, True),
-    "batch_size": (0, -1, 2.5, "8", True),
-    "gamma": (-0.01, 1.01, "0.9", None, True),
-    "gae_lambda": (-0.01, 1.01, "0.9", None, True),
-    "critic_optimizer": ("Adam", "sgd", None, 1),
-    "critic_damping": NOT_POSITIVE,
-    "n_critic_updates": NOT_A_COUNT,
-    "critic_batch_size": (0, -1, 2.5, "8"),
-    "critic_target": ("td", "GAE", None, 1),
-    "ent_coef": (-0.01, "auto", None),
-    "max_grad_norm": (0, -1, "1"),
-    "line_search": ("yes", 2),
-    "normalize_advantage": ("yes", None, 2),
-    "normalize_observations": ("yes", 2),
-    "normalize_returns": ("yes", 2),
-    "stats_window_size": (-1, 2.5, "3"),
-    **TABLE["smac"].out_of_range,
-    **TABLE["accg"].out_of_range,
+    "learning_rate": (-INF, "0.001", "lin_", "lin_x", "lin_-1", "lin_nan", True, [0.1], None, lambda _: -1.0),
+    "critic_learning_rate": (-0.1, None),
+    "target_kl": (0, "lin_0", lambda _: 0.0, lambda _: NAN),  # None is the fixed step
+    "n_steps": (0, 2.5, "3", True, None),
+    "batch_size": (0, 2.5, "8", True),
+    "gamma": (-0.01, 1.01, "0.9", True, None),
+    "gae_lambda": (1.01, None),
+    "critic_optimizer": ("Adam", None, 1),
+    "critic_damping": (0, 1e-31, None),
+    "n_critic_updates": (0, None),
+    "critic_batch_size": (0, 2.5),
+    "critic_target": ("GAE", None),
+    "ent_coef": (-0.01, None),
+    "max_grad_norm": (0,),
+    "line_search": (2,),
+    "normalize_advantage": (2, None),
+    "normalize_observations": (2,),
+    "stats_window_size": (2.5,),
+    "damping": (0, 1e31),
+    "fisher_rank": (0, 1.5, "half", None),
+    "cg_max_steps": (0, 2.5, None),
+    "cg_tolerance": (-1e-9, None),
 }
 
 
@@ -112,8 +112,7 @@ def test_wrong_values_of_every_argument(algo: str, name: str) -> None:
     def build(value: Any) -> Any:
         return TABLE[algo].cls(**{"policy": "MlpPolicy", "env": "CartPole-v1", **TINY, name: value})
 
-    own = [value for value in OUT_OF_RANGE.get(name, ()) if (algo, name, value) != ("smac", "damping", None)]
-    values = [*(value for wrong, value in WRONG.items() if (name, wrong) not in ACCEPTED), *own]
+    values = [*(value for wrong, value in WRONG.items() if (name, wrong) not in ACCEPTED), *OUT_OF_RANGE.get(name, ())]
     assert not list(filter(None, [complaint(name, value, lambda value=value: build(value)) for value in values]))
 
 
@@ -133,6 +132,54 @@ def test_wrong_values_of_every_argument_on_loading(algo: str) -> None:
                 assert complaint(name, wrong, lambda name=name, wrong=wrong: load(name, WRONG[wrong])) is None
 
 
+AT_THE_LIMIT: dict[str, Sequence[Any]] = {
+    "learning_rate": (0, 0.0, 1, np.float32(0.1), "lin_0.1", "lin_1e-3", lambda progress: 0.0),
+    "critic_learning_rate": (0, 0.0, np.float64(0.1), "lin_0.1"),
+    "target_kl": (None, 1e-6, np.float32(0.01), "lin_0.01"),
+    "n_steps": (2, np.int64(4)),
+    "batch_size": (None, 1, 16, np.int32(8)),
+    "gamma": (0, 1, 0.0, 1.0, np.float32(0.5)),
+    "gae_lambda": (0, 1),
+    "critic_optimizer": ("adam", "gauss_newton"),
+    "critic_damping": (1e-6, 1, np.float32(0.5)),
+    "n_critic_updates": (1,),
+    "critic_batch_size": (None, 1, 10**6),
+    "critic_target": ("gae", "monte_carlo"),
+    "ent_coef": (0, 0.0),
+    "max_grad_norm": (None, 1e-6, 1e6),
+    "line_search": (False, True),
+    "normalize_advantage": (False, True, np.bool_(True)),
+    "normalize_observations": (None, False, True, np.bool_(True)),
+    "normalize_returns": (None, False, True, np.bool_(True)),
+}
+
+
+@pytest.mark.parametrize("name", AT_THE_LIMIT)
+def test_at_the_limit(name: str) -> None:
+    """The smallest and the largest values accepted, and NumPy's numbers, train."""
+    for value in AT_THE_LIMIT[name]:
+        assert is_finite(make("smac", **{"n_steps": 16, "learning_rate": 1e-3, "target_kl": 0.01, name: value}).learn(16))
+
+
+def test_rollouts_are_checked_when_a_model_is_built_and_when_it_learns() -> None:
+    """Not hours later: a script that builds its model and then prepares its data should fail at once."""
+    with pytest.raises(ValueError, match=r"normalize_advantage=True needs .* at least 2, got n_steps=1"):
+        make("smac", n_steps=1)
+    model = make("smac")
+    model.batch_size = 64
+    with pytest.raises(ValueError, match=r"batch_size.*64"):
+        model.learn(32)
+    assert model.num_timesteps == 0
+
+
+@pytest.mark.parametrize("arguments", [{"n_steps": 8}, {"n_steps": 64, "batch_size": 8}])
+def test_a_rank_above_the_actor_batch(arguments: dict[str, int]) -> None:
+    """There are no more groups than transitions."""
+    SMAC("MlpPolicy", "CartPole-v1", fisher_rank=8, **arguments)
+    with pytest.raises(ValueError, match="fisher_rank must be 'full' or at most the actor batch's 8 transitions, got 9"):
+        SMAC("MlpPolicy", "CartPole-v1", fisher_rank=9, **arguments)
+
+
 def test_unknown_arguments() -> None:
     """When a model is built, and on loading, where they would be attributes that nobody reads."""
     for name in ("vf_coef", "clip_range", "n_epochs", "use_rms_prop"):
@@ -148,20 +195,15 @@ def test_all_that_load_takes() -> None:
     model = make("smac")
     model.save(file := io.BytesIO())
     SMAC.load(io.BytesIO(file.getvalue()), model.get_env(), "cpu", {"learning_rate": 0.5}, False, True)
-    loaded = SMAC.load(
-        io.BytesIO(file.getvalue()),
-        env=model.get_env(),
-        device="cpu",
-        custom_objects={"target_kl": 0.5},
-        print_system_info=False,
-        force_reset=False,
-        verbose=0,
-        seed=3,
-        tensorboard_log=None,
-        policy_kwargs={"net_arch": [8]},
-        rollout_buffer_kwargs=None,
-        gamma=0.5,
-    )
+    of_sb3 = {"custom_objects": {"target_kl": 0.5}, "print_system_info": False, "force_reset": False}
+    ours = {
+        "verbose": 0,
+        "seed": 3,
+        "tensorboard_log": None,
+        "policy_kwargs": {"net_arch": [8]},
+        "rollout_buffer_kwargs": None,
+    }
+    loaded = reloaded(model, env=model.get_env(), gamma=0.5, **of_sb3, **ours)
     assert loaded.target_kl == 0.5 and loaded.gamma == 0.5 and loaded.seed == 3
     assert is_finite(loaded.learn(32))
     with pytest.raises(ValueError, match="policy"):
@@ -264,17 +306,6 @@ def test_a_model_of_another_algorithm(algo: str, other: str) -> None:
         TABLE[algo].cls.load(file)
 
 
-@pytest.mark.parametrize("normalize", ["normalize_observations", "normalize_returns"])
-def test_normalisation_is_that_of_the_parameters(normalize: str) -> None:
-    """It cannot be switched in a model that is built, by an attribute or on loading; the error says so."""
-    model = make("smac", own_policies.CONTINUOUS())
-    with pytest.raises(ValueError, match=normalize):
-        reloaded(model, **{normalize: False})
-    setattr(model, normalize, False)
-    with pytest.raises(ValueError, match=f"{normalize} must be"):
-        model.learn(32)
-
-
 @pytest.mark.parametrize(
     "policy",
     ["NoSuchPolicy", "", None, object(), sb3_policies.BasePolicy, NaturalActorCritic, th.nn.Linear(2, 2), ["MlpPolicy"]],
@@ -283,14 +314,6 @@ def test_normalisation_is_that_of_the_parameters(normalize: str) -> None:
 def test_policies_that_are_none(policy: Any) -> None:
     with pytest.raises(ValueError, match=r"^policy must be .*got "):
         make("smac", policy=policy)
-
-
-def test_a_policy_for_other_observations() -> None:
-    """The name that fits is in the message."""
-    with pytest.raises(ValueError, match="MultiInputPolicy"):
-        make("smac", own_policies.CASES["Dict"].env(), "MlpPolicy")
-    with pytest.raises((ValueError, AssertionError), match=r"CnnPolicy|image|NatureCNN"):
-        make("smac", own_policies.CONTINUOUS(), "CnnPolicy")
 
 
 def test_what_is_refused_is_said_truly() -> None:

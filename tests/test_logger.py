@@ -124,12 +124,6 @@ def test_schedules_are_logged_as_they_fall() -> None:
         assert math.isclose(update["train/critic_learning_rate"], 0.3 * remaining, abs_tol=1e-12)
 
 
-def test_window_of_episodes() -> None:
-    """The mean return is over the last ``stats_window_size`` episodes."""
-    model = make("smac", short_pendulum(), stats_window_size=2).learn(64)
-    assert model.ep_info_buffer is not None and model.ep_info_buffer.maxlen == 2 and len(model.ep_info_buffer) == 2
-
-
 @pytest.mark.parametrize("algo", ["smac", "accg"])
 def test_metrics_of_several_batches_are_averaged(algo: str) -> None:
     """The logged value is the mean over the actor batches of this update, and of no other."""

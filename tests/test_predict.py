@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -76,12 +75,6 @@ def test_evaluation() -> None:
         env.seed(0)
         returns.append(evaluate_policy(predictor, env, n_eval_episodes=3, return_episode_rewards=True))
     assert returns[0] == returns[1] and len(returns[0][0]) == 3
-
-
-def test_the_tuple_of_reset_is_refused() -> None:
-    """Gymnasium's ``reset`` returns a tuple, a VecEnv's does not."""
-    with pytest.raises(ValueError, match="mixing Gym API"):
-        make("smac").predict(gym.make("Pendulum-v1").reset())
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", th.device("cpu")])

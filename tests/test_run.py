@@ -144,6 +144,9 @@ def test_rollout_buffer_class() -> None:
 
     model = make("smac", rollout_buffer_class=Counting, rollout_buffer_kwargs={"offset": 1000}).learn(32)
     assert isinstance(model.rollout_buffer, Counting) and model.rollout_buffer.added == 1032
+    model.n_steps = 16  # it is made anew
+    model.learn(16)
+    assert isinstance(model.rollout_buffer, Counting) and model.rollout_buffer.added == 1016
     with pytest.raises(AssertionError, match="DictRolloutBuffer must be used with Dict obs space only"):
         make("smac", rollout_buffer_class=DictRolloutBuffer)
 

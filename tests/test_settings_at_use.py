@@ -8,12 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_smac import SMAC, NaturalActorCritic
+from sb3_smac import NaturalActorCritic
 from tests.algorithms import TABLE, is_finite, is_same, make, reloaded, snapshot
 
 STEPS = 16
@@ -161,22 +159,6 @@ def test_arguments_of_the_rollout(name: str, how: str) -> None:
     assert is_same(expected.rollout_buffer.returns, model.rollout_buffer.returns)
 
 
-def test_rollouts_of_a_class_of_the_users_are_made_anew() -> None:
-    """With all that Stable-Baselines3 gives the buffer at its creation."""
-
-    class Buffer(RolloutBuffer):
-        def __init__(self, *args: Any, extra: int = 0, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.extra, self.given = extra, kwargs
-
-    model = build(rollout_buffer_class=Buffer, rollout_buffer_kwargs={"extra": 3})
-    given = model.rollout_buffer.given
-    model.n_steps = 8
-    model.learn(8)
-    assert model.rollout_buffer.buffer_size == 8 and model.rollout_buffer.extra == 3
-    assert model.rollout_buffer.given == given
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -221,18 +203,6 @@ def test_the_default_damping_is_that_of_the_settings_now(
     assert model.damping == built.get("damping")
     assert is_same(snapshot(new)["policy"], snapshot(model)["policy"])
     assert is_same(snapshot(new)["policy"], snapshot(same)["policy"])
-
-
-def test_the_default_damping_with_other_environments() -> None:
-    """N is that of the environments that the model is loaded with."""
-    saved = SMAC("MlpPolicy", make_vec_env("Pendulum-v1", n_envs=4), n_steps=8, fisher_rank=4, seed=0)
-    loaded = reloaded(saved, env=make_vec_env("Pendulum-v1", n_envs=2))
-    new = SMAC("MlpPolicy", make_vec_env("Pendulum-v1", n_envs=2), n_steps=8, fisher_rank=4, seed=0, damping=4 / 16)
-    for model in (loaded, new):
-        model.set_random_seed(3)
-        model._last_obs = None
-        model.learn(16)
-    assert is_same(snapshot(new)["policy"], snapshot(loaded)["policy"])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from sb3_smac.maths import flatten
 from sb3_smac.smac import smac
 from tests.algorithms import VECTOR, SampleEnv, is_same, make, snapshot
 from tests.dense_reference import assert_close
+from tests.own_policies import LearnedTemperature
 
 SPACES: dict[str, spaces.Space] = {
     "box": spaces.Box(-1.0, 1.0, (2,)),
@@ -89,42 +90,6 @@ def test_steps_are_those_of_autograd(space: str, network: str) -> None:
     assert written[2] == pytest.approx(generic[2], rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("damping", [1e-3, 10.0])
-def test_against_the_formula_in_float64(space: str, damping: float) -> None:
-    """``θ ← θ + α A s / (λ + ‖s‖²)``, each score at the parameters that the previous step left."""
-    model = sample_model(space, damping=damping, learning_rate=0.01, n_steps=16, normalize_observations=False)
-    taken: list[tuple[th.Tensor, ...]] = []
-    steps = smac.single_sample_steps
-
-    def keep(plain: Any, observations: th.Tensor, actions: th.Tensor, advantages: th.Tensor, *rest: Any) -> Any:
-        assert rest == (0.01, damping)
-        taken.append((observations.clone(), actions.clone(), advantages.clone(), flatten(model.actor_parameters)))
-        return steps(plain, observations, actions, advantages, *rest)
-
-    with mock.patch.object(smac, "single_sample_steps", keep):
-        model.learn(16)
-    ((observations, actions, advantages, start),) = taken
-    pieces = [
-        piece.clone().view_as(p).double().requires_grad_()
-        for p, piece in zip(model.actor_parameters, start.split([p.numel() for p in model.actor_parameters]), strict=True)
-    ]
-    *log_std, weight, bias, last_weight, last_bias = pieces
-    for observation, action, advantage in zip(observations.double(), actions, advantages.double(), strict=True):
-        output = th.tanh(observation @ weight.T + bias) @ last_weight.T + last_bias
-        distribution: Any = (
-            th.distributions.Normal(output, log_std[0].exp()) if log_std else th.distributions.Categorical(logits=output)
-        )
-        score = th.autograd.grad(distribution.log_prob(action).sum(), pieces)
-        squared_norm = sum(each.square().sum() for each in score)
-        with th.no_grad():
-            for piece, each in zip(pieces, score, strict=True):
-                piece += 0.01 * advantage * each / (damping + squared_norm)
-    end = flatten(model.actor_parameters)
-    assert (end - start).norm() > 1e-3
-    assert_close((end - start).double(), flatten(pieces) - start.double(), relative=1e-4)
-
-
 @pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 @pytest.mark.parametrize(("space", "step_size"), [("box", 1e4), ("box", 1e38), ("discrete", 1e38)])
 def test_steps_that_are_far_too_large(space: str, step_size: float) -> None:
@@ -180,6 +145,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "full_rank": {"fisher_rank": "full", "line_search": False},
     "gsde": {"use_sde": True},
     "elu": {"policy_kwargs": {"net_arch": [8], "activation_fn": nn.ELU}},
+    "acts_otherwise": {"policy": LearnedTemperature},
 }
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "frozen_log_std": lambda policy: policy.log_std.requires_grad_(False),
@@ -200,13 +166,3 @@ def test_everything_else_takes_the_generic_steps(name: str) -> None:
     assert steps.call_count == 0
     for old, new in zip(before, model.actor_parameters, strict=True):
         assert th.equal(old, new) == (not new.requires_grad)
-
-
-def test_memory_is_the_policys_own() -> None:
-    """Parameters are changed where they are: whoever holds them sees it."""
-    model = sample_model()
-    held = list(model.actor_parameters)
-    pointers = [parameter.data_ptr() for parameter in held]
-    model.learn(32)
-    assert [parameter.data_ptr() for parameter in held] == pointers
-    assert all(any(parameter is each for each in model.policy.parameters()) for parameter in held)

@@ -1,21 +1,16 @@
 """After an update the policy is the one that the update measured: its statistics included."""
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import Distribution
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_smac import NaturalActorCritic
-from sb3_smac.common.evaluation import Evaluation
 from sb3_smac.common.trust_region import frozen, mean_kl
 from tests.algorithms import ACTION_SPACES, NormalEnv, first_entry, is_finite, is_same, make
-from tests.own_policies import CASES, DETERMINISTIC
 
 TARGET = 0.02
 STEPS = 32
@@ -136,37 +131,6 @@ def test_statistics_are_learned() -> None:
     assert normalizer.count == 8 * STEPS
     assert np.allclose(normalizer.mean, offset, atol=0.5)
     assert np.allclose(normalizer.std, scale, rtol=0.25)
-
-
-@pytest.mark.parametrize("case", [name for name in DETERMINISTIC if name != "Cnn"])
-def test_any_policy(case: str) -> None:
-    """By the log-probabilities that it acts by, whatever lies between observations and actions."""
-    chosen = CASES[case]
-    arguments = {"n_steps": STEPS, "target_kl": TARGET, **chosen.arguments}
-    kwargs = {"net_arch": [8], **chosen.kwargs}
-    model = make("smac", DummyVecEnv([chosen.env]), chosen.policy, policy_kwargs=kwargs, **arguments).learn(STEPS)
-    normalizer = getattr(model.policy, "observation_normalizer", None)
-    if hasattr(normalizer, "mean"):  # statistics of somewhere else
-        with th.no_grad():
-            normalizer.mean.sub_(2.0)
-            normalizer.var.mul_(4.0)
-    train = model.train
-    observed: list[float] = []
-
-    def measured() -> None:
-        rollout = next(copy.deepcopy(model.rollout_buffer).get())
-        actions = rollout.actions.long().flatten() if isinstance(model.action_space, spaces.Discrete) else rollout.actions
-        train()
-        model.policy.set_training_mode(False)
-        with th.no_grad():
-            _, log_prob, _ = model.policy.evaluate_actions(rollout.observations, actions)
-        before, after = (Evaluation(value, None, None) for value in (rollout.old_log_prob, log_prob))
-        observed.append(before.kl(after))
-
-    model.train = measured  # type: ignore[method-assign]
-    model.learn(2 * STEPS, reset_num_timesteps=False)
-    assert max(observed) < 5 * TARGET  # of a few actions: an estimate
-    assert model.logger.name_to_value["train/approx_kl"] < 2.5 * TARGET
 
 
 @pytest.mark.parametrize("part", ["actor", "first layer", "critic"])

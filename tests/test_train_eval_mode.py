@@ -4,26 +4,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import nn
 
 from sb3_smac import NaturalActorCritic
 from tests.algorithms import every_algorithm, is_finite, is_same, make
-
-
-class BatchNormAndDropout(BaseFeaturesExtractor):
-    """Both layers whose behaviour depends on the mode, and a count of the passes in each mode."""
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space, features_dim=int(np.prod(observation_space.shape)))
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(self.features_dim), nn.Dropout(0.5))
-        self.passes = {True: 0, False: 0}
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        self.passes[self.training] += 1
-        return self.layers(observations)
+from tests.own_policies import BatchNormAndDropout
 
 
 def make_model(
@@ -77,16 +62,6 @@ def test_collecting_rollouts_leaves_the_statistics() -> None:
     assert len(callback.seen) == 2
     assert all(is_same(before, after) for before, after in callback.seen)
     assert not is_same(callback.seen[0][1], callback.seen[1][0])
-
-
-def test_predictions_repeat() -> None:
-    """Dropout is off and the statistics stay."""
-    model = make_model("smac", "Pendulum-v1").learn(32)
-    before = statistics(model)
-    observation = np.array([0.3, 0.8, -0.5], dtype=np.float32)
-    actions = [model.predict(observation, deterministic=True)[0] for _ in range(5)]
-    assert all(is_same(actions[0], action) for action in actions)
-    assert is_same(before, statistics(model))
 
 
 @pytest.mark.parametrize(

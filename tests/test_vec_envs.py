@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -60,15 +59,6 @@ def test_processes_change_nothing() -> None:
     assert is_same(here.rollout_buffer.observations, there.rollout_buffer.observations)
 
 
-def test_the_number_of_environments_multiplies_the_rollout() -> None:
-    """Each environment has its own noise and its own start."""
-    model = make("smac", make_vec_env("CartPole-v1", n_envs=4), n_steps=8).learn(32)
-    buffer = model.rollout_buffer
-    assert (buffer.n_envs, model._n_updates) == (4, 1)
-    observations = buffer.observations.reshape(4, 8, -1)  # flattened environment by environment
-    assert len(np.unique(observations[:, 0], axis=0)) == 4
-
-
 def test_normalisation_is_saved_beside_the_model(tmp_path: Path) -> None:
     """Model and statistics, loaded together, act as before on raw observations, and only training moves the statistics."""
     env = VecNormalize(make_vec_env("Pendulum-v1"), gamma=0.9)
@@ -90,21 +80,3 @@ def test_normalisation_is_saved_beside_the_model(tmp_path: Path) -> None:
     loaded_env.training = True
     loaded.learn(32)
     assert loaded_env.obs_rms.count > count
-
-
-def test_a_plain_environment_is_wrapped() -> None:
-    """Monitored and vectorised, so that returns are logged."""
-    model = make("smac", gym.make("Pendulum-v1", max_episode_steps=10)).learn(32)
-    env: Any = model.get_env()
-    assert isinstance(env, DummyVecEnv) and env.num_envs == 1
-    assert len(model.ep_info_buffer or ()) == 3
-
-
-def test_seeds_reach_every_environment() -> None:
-    """Episode after episode, whatever state the environments were in before."""
-
-    def observations() -> np.ndarray:
-        env = make_vec_env("CartPole-v1", n_envs=2)  # no seed of its own
-        return make("smac", env, seed=5).learn(128).rollout_buffer.observations
-
-    assert is_same(observations(), observations())

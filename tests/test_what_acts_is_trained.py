@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
@@ -17,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_smac import NaturalActorCritic
-from sb3_smac.common.evaluation import TOLERANCE, initial_evaluator
+from sb3_smac.common.evaluation import TOLERANCE
 from sb3_smac.maths import flat_gradient
 from tests import own_policies
 from tests.algorithms import is_finite, is_same, make, reloaded, snapshot
@@ -132,90 +131,6 @@ def test_what_cannot_be_trained_is_refused(policy: type) -> None:
 
 # What users put into a policy that is built
 
-CHANGES: dict[str, Callable[[Any], None]] = {}
-
-
-def change(function: Callable[[Any], None]) -> Callable[[Any], None]:
-    CHANGES[function.__name__] = function
-    return function
-
-
-@change
-def deeper_action_net(model: Any) -> None:
-    old = model.policy.action_net
-    model.policy.action_net = nn.Sequential(nn.Linear(old.in_features, 5), nn.Tanh(), nn.Linear(5, old.out_features))
-
-
-@change
-def deeper_value_net(model: Any) -> None:
-    model.policy.value_net = nn.Sequential(nn.Linear(model.policy.value_net.in_features, 5), nn.Tanh(), nn.Linear(5, 1))
-
-
-@change
-def log_std(model: Any) -> None:
-    model.policy.log_std = nn.Parameter(th.full_like(model.policy.log_std, -0.7))
-
-
-@change
-def mlp_extractor(model: Any) -> None:
-    model.policy._build_mlp_extractor()
-
-
-@change
-def activation(model: Any) -> None:
-    model.policy.mlp_extractor.policy_net[1] = nn.PReLU()
-
-
-def new_policy(model: Any, cls: Any) -> None:
-    model.policy = cls(model.observation_space, model.action_space, lambda _: 1e-3, net_arch=[6])
-
-
-@change
-def policy_of_sb3(model: Any) -> None:
-    new_policy(model, sb3_policies.ActorCriticPolicy)
-
-
-@change
-def own_policy(model: Any) -> None:
-    new_policy(model, own_policies.OwnValues)
-
-
-@change
-def extractor(model: Any) -> None:
-    policy = model.policy
-    policy.features_extractor = policy.pi_features_extractor = own_policies.Residual(model.observation_space)
-    policy.share_features_extractor = False
-    policy.vf_features_extractor = own_policies.Residual(model.observation_space)
-    policy.features_dim = policy.features_extractor.features_dim
-    policy._build_mlp_extractor()
-
-
-@change
-def compiled(model: Any) -> None:
-    model.policy = th.compile(model.policy, backend="eager")
-
-
-@change
-def compiled_in_place(model: Any) -> None:
-    model.policy.compile(backend="eager")
-
-
-@change
-def unfrozen(model: Any) -> None:
-    model.policy.mlp_extractor.requires_grad_(True)
-
-
-@change
-def frozen_actor(model: Any) -> None:
-    for parameter in model.actor_parameters:
-        parameter.requires_grad_(False)
-
-
-@change
-def frozen_critic(model: Any) -> None:
-    for parameter in model.critic_parameters:
-        parameter.requires_grad_(False)
-
 
 class Adapted(nn.Module):
     """An adapter by the usual trick: a frozen layer and a trained one of low rank beside it."""
@@ -229,38 +144,68 @@ class Adapted(nn.Module):
         return self.layer(inputs) + self.adapter(inputs)
 
 
-@change
-def low_rank(model: Any) -> None:
-    model.policy.action_net = Adapted(model.policy.action_net)
+def deeper(n_outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 5), nn.PReLU(), nn.Linear(5, n_outputs))
 
 
-@change
-def parametrized(model: Any) -> None:
-    nn.utils.parametrizations.weight_norm(model.policy.mlp_extractor.policy_net[0])
+def new_policy(model: Any, cls: Any) -> None:
+    model.policy = cls(model.observation_space, model.action_space, lambda _: 1e-3, net_arch=[6])
 
 
-@change
-def tied(model: Any) -> None:
+def own_extractor(model: Any) -> None:
+    policy = model.policy
+    policy.features_extractor = policy.pi_features_extractor = own_policies.Residual(model.observation_space)
+    policy.share_features_extractor = False
+    policy.vf_features_extractor = own_policies.Residual(model.observation_space)
+    policy.features_dim = policy.features_extractor.features_dim
+    policy._build_mlp_extractor()
+
+
+def compile_policy(model: Any) -> None:
+    model.policy = th.compile(model.policy, backend="eager")
+
+
+def freeze(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+def tie(extractor: Any) -> None:
     """Actor and critic on one layer."""
-    model.policy.mlp_extractor.value_net[0] = model.policy.mlp_extractor.policy_net[0]
+    extractor.value_net[0] = extractor.policy_net[0]
 
 
-@change
-def instance_method(model: Any) -> None:
+def sharpen(policy: Any) -> None:
     """A distribution of its own, by a method of the instance."""
-    original = model.policy._get_action_dist_from_latent
+    original = policy._get_action_dist_from_latent
 
     def sharper(latent: th.Tensor) -> Any:
         distribution = original(latent)
         distribution.distribution = th.distributions.Normal(distribution.distribution.mean * 2, 0.5)
         return distribution
 
-    model.policy._get_action_dist_from_latent = sharper
+    policy._get_action_dist_from_latent = sharper
 
 
-@change
-def hook(model: Any) -> None:
-    model.policy.action_net.register_forward_hook(lambda module, inputs, output: output / 2)
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "deeper action_net": lambda model: setattr(model.policy, "action_net", deeper(2)),
+    "deeper value_net": lambda model: setattr(model.policy, "value_net", deeper(1)),
+    "log_std": lambda model: setattr(model.policy, "log_std", nn.Parameter(th.full((2,), -0.7))),
+    "mlp_extractor": lambda model: model.policy._build_mlp_extractor(),
+    "policy of SB3": lambda model: new_policy(model, sb3_policies.ActorCriticPolicy),
+    "own policy": lambda model: new_policy(model, own_policies.OwnValues),
+    "own extractor": own_extractor,
+    "compiled": compile_policy,
+    "compiled in place": lambda model: model.policy.compile(backend="eager"),
+    "unfrozen": lambda model: model.policy.mlp_extractor.requires_grad_(True),
+    "frozen actor": lambda model: freeze(model.actor_parameters),
+    "frozen critic": lambda model: freeze(model.critic_parameters),
+    "low rank": lambda model: setattr(model.policy, "action_net", Adapted(model.policy.action_net)),
+    "parametrized": lambda model: nn.utils.parametrizations.weight_norm(model.policy.mlp_extractor.policy_net[0]),
+    "tied": lambda model: tie(model.policy.mlp_extractor),
+    "instance method": lambda model: sharpen(model.policy),
+    "hook": lambda model: model.policy.action_net.register_forward_hook(lambda module, inputs, output: output / 2),
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -277,19 +222,19 @@ def test_policies_that_are_changed_after_construction(algo: str, trained: bool, 
     trainable = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     with watched(model) as updates:
         moved = moved_by(model, 3 * STEPS, reset_num_timesteps=False)
-    assert len(updates) == (0 if change == "frozen_actor" else 3)
+    assert len(updates) == (0 if change == "frozen actor" else 3)
     assert is_finite(model)
     unused = {
         # the first networks, which nobody uses any more
-        "own_policy": {name for name in trainable if not name.startswith("own_") and name != "log_std"},
+        "own policy": {name for name in trainable if not name.startswith("own_") and name != "log_std"},
         # a deviation that does not come from it
-        "instance_method": {"log_std"},
+        "instance method": {"log_std"},
     }.get(change, set())
     assert moved == trainable - unused
     assert model.policy is policy
 
 
-@pytest.mark.parametrize("change", ["log_std", "policy_of_sb3", "compiled"])
+@pytest.mark.parametrize("change", ["log_std", "policy of SB3", "compiled"])
 def test_policies_that_are_changed_by_a_callback(change: str) -> None:
     """In mid-rollout: the rest of the rollout comes from another policy, which is the one that is trained."""
 
@@ -312,7 +257,7 @@ def test_policies_that_are_changed_by_a_callback(change: str) -> None:
 def test_a_compiled_policy_is_the_policy() -> None:
     """But for rounding: statistics of observations and returns included."""
     plain, model = build("smac"), build("smac")
-    compiled(model)
+    compile_policy(model)
     for each in (plain, model):
         each.set_random_seed(1)
         each.learn(3 * STEPS)
@@ -386,13 +331,3 @@ def test_saved_and_loaded(case: str) -> None:
     assert len(updates) == 2
     owned = set(map(id, [*loaded.actor_parameters, *loaded.critic_parameters]))
     assert moved == {name for name, parameter in loaded.policy.named_parameters() if id(parameter) in owned}
-
-
-@pytest.mark.parametrize("case", ["MlpPolicy", "LearnedTemperature-discrete", "LearnedTemperature-continuous"])
-def test_single_samples(case: str) -> None:
-    """The written-out steps of the paper's variant are not taken by a policy that acts in another way."""
-    model: Any = build("smac", CASES[case], batch_size=1, target_kl=None, learning_rate=0.01)
-    observations, _ = model.policy.obs_to_tensor(np.zeros((2, 3), np.float32))
-    evaluator = initial_evaluator(model.policy, observations)[0]
-    assert (model._plain_single_sample(evaluator) is None) == (case != "MlpPolicy")
-    assert is_finite(model.learn(2 * STEPS))
