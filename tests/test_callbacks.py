@@ -23,36 +23,6 @@ from sb3_smac import SMAC
 from tests.algorithms import is_same, make, snapshot
 
 
-class Events(BaseCallback):
-    """Which events come, in which order, and the updates made before each."""
-
-    def _on_training_start(self) -> None:
-        self.events: list[tuple[str, int]] = [("training_start", self.model._n_updates)]
-
-    def _on_rollout_start(self) -> None:
-        self.events.append(("rollout_start", self.model._n_updates))
-
-    def _on_step(self) -> bool:
-        assert self.locals["self"] is self.model  # the local variables of the rollout, as SB3's callbacks read them
-        assert {"new_obs", "rewards", "dones", "infos", "actions", "values", "log_probs"} <= self.locals.keys()
-        return True
-
-    def _on_rollout_end(self) -> None:
-        assert self.model.rollout_buffer.full
-        self.events.append(("rollout_end", self.model._n_updates))
-
-    def _on_training_end(self) -> None:
-        self.events.append(("training_end", self.model._n_updates))
-
-
-def test_events_come_in_order() -> None:
-    callback = Events()
-    make("smac").learn(64, callback=callback)
-    rollouts = [(f"rollout_{event}", update) for update in (0, 1) for event in ("start", "end")]
-    assert callback.events == [("training_start", 0), *rollouts, ("training_end", 2)]
-    assert callback.n_calls == 64
-
-
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_all_together(tmp_path: Path) -> None:
     """Evaluation, checkpoints and stopping rules in one list, with the progress bar; what they write can be loaded."""

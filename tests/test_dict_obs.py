@@ -69,13 +69,6 @@ def test_a_dict_of_one_vector_is_the_vector() -> None:
         th.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_goal_environment() -> None:
-    """Successes are logged, as for the goal environments that the off-policy algorithms are made for."""
-    model = make("smac", BitFlippingEnv(n_bits=3), "MultiInputPolicy").learn(64)
-    assert 0 <= np.mean(model.ep_success_buffer) <= 1
-    assert len(model.ep_success_buffer) > 5
-
-
 def test_wrappers_that_treat_the_keys_differently() -> None:
     """Vectors normalised, images stacked."""
     env = DummyVecEnv([lambda: SimpleMultiObsEnv(channel_last=False)] * 2)
@@ -96,8 +89,3 @@ def test_one_key_of_a_dict() -> None:
 def test_the_wrong_policy_is_refused(policy: str) -> None:
     with pytest.raises(ValueError, match="MultiInputPolicy"):
         make("smac", BitFlippingEnv(n_bits=3), policy)
-
-
-def test_nested_dicts_are_refused() -> None:
-    with pytest.raises(NotImplementedError, match=r"[Nn]ested"):
-        make("smac", SampleEnv(spaces.Dict({"a": spaces.Dict({"b": VECTOR})}), spaces.Discrete(2)), "MultiInputPolicy")

@@ -193,6 +193,8 @@ def test_tensorboard_keys(tmp_path: Path) -> None:
         read = EventAccumulator(str(folder))
         read.Reload()
         written |= set(read.Tags()["scalars"])
+        assert [event.step for event in read.Scalars("rollout/ep_rew_mean")] == [32, 64]
+        assert [event.step for event in read.Scalars("train/value_loss")] == [64]  # with the rollout that follows the update
     page = (DOCS / "pages" / "tensorboard.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\| `((?:train|rollout|time)/\w+)` \|", page, flags=re.MULTILINE)
     assert len(documented) == len(set(documented))

@@ -78,6 +78,7 @@ OUT_OF_RANGE: dict[str, Sequence[Any]] = {
     "normalize_observations": (2,),
     "stats_window_size": (2.5,),
     "damping": (0, 1e31),
+    "accg's damping": (None,),
     "fisher_rank": (0, 1.5, "half", None),
     "cg_max_steps": (0, 2.5, None),
     "cg_tolerance": (-1e-9, None),
@@ -112,7 +113,8 @@ def test_wrong_values_of_every_argument(algo: str, name: str) -> None:
     def build(value: Any) -> Any:
         return TABLE[algo].cls(**{"policy": "MlpPolicy", "env": "CartPole-v1", **TINY, name: value})
 
-    values = [*(value for wrong, value in WRONG.items() if (name, wrong) not in ACCEPTED), *OUT_OF_RANGE.get(name, ())]
+    values = [value for wrong, value in WRONG.items() if (name, wrong) not in ACCEPTED]
+    values += [*OUT_OF_RANGE.get(name, ()), *OUT_OF_RANGE.get(f"{algo}'s {name}", ())]
     assert not list(filter(None, [complaint(name, value, lambda value=value: build(value)) for value in values]))
 
 

@@ -23,7 +23,6 @@ ALGORITHMS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in TABLE if name != "acsgd"},
     "smac_rank_2": ("smac", {"fisher_rank": 2}),
 }
-every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
 
 
 def build(algo: str, env: Any, **arguments: Any) -> NaturalActorCritic:

@@ -1,16 +1,13 @@
 """What is logged, what it means, and that every output of Stable-Baselines3 can write it."""
 
-import csv
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import HumanOutputFormat, configure
+from stable_baselines3.common.logger import HumanOutputFormat
 
 from sb3_smac import NaturalActorCritic
 from tests.algorithms import TABLE, every_algorithm, make
@@ -77,21 +74,6 @@ def test_console_table(algo: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert {key.split("/")[1] for key in keys} <= printed
     values = dict(model.logger.name_to_value)
     HumanOutputFormat("/dev/null", max_length=24).write(values, {key: () for key in values})
-
-
-def test_files(tmp_path: Path) -> None:
-    """CSV and JSON hold the same numbers, one row a dump."""
-    model = make("smac", short_pendulum())
-    model.set_logger(configure(str(tmp_path), ["csv", "json", "log"]))
-    model.learn(128, log_interval=2)
-    model.logger.dump(model.num_timesteps)  # the last update's own
-    with (tmp_path / "progress.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    lines = [json.loads(line) for line in (tmp_path / "progress.json").read_text().splitlines()]
-    assert len(rows) == len(lines) == 3  # two iterations each, and our own
-    assert rows[-1].keys() >= TRAIN_KEYS
-    assert math.isclose(float(rows[1]["train/value_loss"]), lines[1]["train/value_loss"], rel_tol=1e-6)
-    assert "value_loss" in (tmp_path / "log.txt").read_text()
 
 
 @every_algorithm

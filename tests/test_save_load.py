@@ -12,7 +12,6 @@ import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_smac import NaturalActorCritic
 from sb3_smac.maths import flatten
@@ -157,25 +156,6 @@ def test_policy_alone(policy: str, share: bool | None, tmp_path: Path) -> None:
     assert (loaded.pi_features_extractor is loaded.vf_features_extractor) == loaded.share_features_extractor
     observations = model.get_env().reset()
     assert is_same(model.policy.predict(observations, deterministic=True), loaded.predict(observations, deterministic=True))
-
-
-def test_set_env() -> None:
-    """Another environment of the same kind, wrapped or not, from its start or going on."""
-    model = make("smac").learn(32)
-    model.set_env(make_vec_env("Pendulum-v1"), force_reset=True)
-    assert model._last_obs is None
-    model.learn(32, reset_num_timesteps=False)
-    model.set_env(gym.make("Pendulum-v1"))
-    assert isinstance(model.get_env(), VecEnv)
-    model.learn(32, reset_num_timesteps=False)
-    model.set_env(model.get_env(), force_reset=False)
-    assert model._last_obs is not None
-    model.learn(32, reset_num_timesteps=False)
-    assert model.num_timesteps == 128
-    with pytest.raises(AssertionError, match="number of environments"):
-        model.set_env(make_vec_env("Pendulum-v1", n_envs=2))
-    with pytest.raises(ValueError, match="spaces do not match"):
-        model.set_env(gym.make("CartPole-v1"))
 
 
 @every_algorithm

@@ -23,8 +23,6 @@ for package in ("matplotlib", "pandas", "tabulate"):
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 OBSERVATION_SIZE, ACTION_SIZE, HIDDEN = 5, 2, (16, 16)
-FLOAT = 4
-"""Bytes."""
 
 
 @pytest.fixture(scope="module")

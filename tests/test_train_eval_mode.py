@@ -1,26 +1,19 @@
-"""Batch norm and dropout: on while the networks are fitted, off while the agent acts."""
+"""Batch norm and dropout: on while the networks are fitted, off while the agent acts (tests/test_what_acts_is_trained.py)."""
 
-import gymnasium as gym
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_smac import NaturalActorCritic
 from tests.algorithms import every_algorithm, is_finite, is_same, make
 from tests.own_policies import BatchNormAndDropout
 
 
-def make_model(
-    algo: str, env: str | gym.Env = "CartPole-v1", share: bool | None = None, **arguments: object
-) -> NaturalActorCritic:
+def make_model(algo: str, share: bool | None = None, **arguments: Any) -> NaturalActorCritic:
     extractor = {"features_extractor_class": BatchNormAndDropout, "share_features_extractor": share}
-    return make(algo, env, policy_kwargs={"net_arch": [8], **extractor}, **arguments)
-
-
-def statistics(model: NaturalActorCritic) -> dict[str, th.Tensor]:
-    """The buffers of batch norm: running means, variances, and the number of batches."""
-    return {name: buffer.clone() for name, buffer in model.policy.named_buffers()}
+    return make(algo, "CartPole-v1", policy_kwargs={"net_arch": [8], **extractor}, **arguments)
 
 
 @every_algorithm
@@ -35,33 +28,6 @@ def test_training_updates_the_statistics_of_both(algo: str) -> None:
         assert extractor.layers[1].num_batches_tracked == batches
         assert not th.equal(extractor.layers[1].running_mean, th.zeros(extractor.features_dim))
         assert not th.equal(extractor.layers[1].weight, th.ones(extractor.features_dim))
-
-
-class WatchRollouts(BaseCallback):
-    """Notes the statistics at both ends of each rollout."""
-
-    def _on_training_start(self) -> None:
-        self.seen: list[tuple[dict, dict]] = []
-
-    def _on_rollout_start(self) -> None:
-        assert not self.model.policy.training
-        self.before = statistics(self.model)
-
-    def _on_step(self) -> bool:
-        assert not self.model.policy.training
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.seen.append((self.before, statistics(self.model)))
-
-
-def test_collecting_rollouts_leaves_the_statistics() -> None:
-    """Also in the second rollout, after training mode was on."""
-    callback = WatchRollouts()
-    make_model("smac").learn(64, callback=callback)
-    assert len(callback.seen) == 2
-    assert all(is_same(before, after) for before, after in callback.seen)
-    assert not is_same(callback.seen[0][1], callback.seen[1][0])
 
 
 @pytest.mark.parametrize(
