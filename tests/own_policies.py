@@ -119,8 +119,16 @@ class Mask(Own, MlpPolicy):
         return distribution_of(self, logits.masked_fill(forbidden, -1e8))
 
 
+class Temperature(Own, MlpPolicy):
+    """A softer policy than the one of ``get_distribution``."""
+
+    def own_distribution(self, obs: th.Tensor) -> Distribution:
+        output = self.action_net(latent_of_actor(self, obs))
+        return distribution_of(self, output / 3 + 0.5 * th.arange(self.action_net.out_features))
+
+
 class LearnedTemperature(Own, MlpPolicy):
-    """A softer policy than the one of ``get_distribution``, by a temperature that is a parameter."""
+    """The same by a temperature that is a parameter."""
 
     def build_own(self, n_outputs: int) -> None:
         self.log_temperature = nn.Parameter(th.full((), 0.3))
@@ -141,11 +149,7 @@ class FromLatent(MlpPolicy):
 class ForwardOnly(MlpPolicy):
     """Acts at another temperature than any other method knows of."""
 
-    def forward(self, obs: th.Tensor, deterministic: bool = False) -> Outputs:
-        output = self.action_net(latent_of_actor(self, obs))
-        distribution = distribution_of(self, output / 3 + 0.5 * th.arange(self.action_net.out_features))
-        actions = distribution.get_actions(deterministic=deterministic)
-        return (actions.reshape((-1, *self.action_space.shape)), self.predict_values(obs), distribution.log_prob(actions))
+    own_distribution, own_values, forward = Temperature.own_distribution, Own.own_values, Own.forward
 
 
 class ValuesOfForwardOnly(MlpPolicy):
@@ -178,17 +182,37 @@ class Convolved(BaseFeaturesExtractor):
         return self.conv(observations[:, None]).tanh().flatten(1)
 
 
-class BatchNormAndDropout(BaseFeaturesExtractor):
-    """Both layers whose behaviour depends on the mode, and a count of the passes in each mode."""
+class _Modes(BaseFeaturesExtractor):
+    """A linear layer, layers whose behaviour depends on the mode, and a count of the passes in each mode."""
+
+    layers: tuple[Callable[[], nn.Module], ...]
 
     def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space, observation_space.shape[0])
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(self.features_dim), nn.Dropout(0.5))
+        super().__init__(observation_space, 5)
+        self.net = nn.Sequential(nn.Linear(observation_space.shape[0], 5), *(layer() for layer in self.layers))
         self.passes = {True: 0, False: 0}
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         self.passes[self.training] += 1
-        return self.layers(observations)
+        return self.net(observations)
+
+
+class BatchNorm(_Modes):
+    """Statistics of batches."""
+
+    layers = (lambda: nn.BatchNorm1d(5),)
+
+
+class Dropout(_Modes):
+    """Random numbers in training."""
+
+    layers = (lambda: nn.Dropout(0.3),)
+
+
+class BatchNormAndDropout(_Modes):
+    """Both."""
+
+    layers = (*BatchNorm.layers, *Dropout.layers)
 
 
 BOX = spaces.Box(-2, 2, (3,))
@@ -231,8 +255,8 @@ CASES: dict[str, Case] = {
     "OwnValuesOfSB3": Case(OwnValuesOfSB3, CONTINUOUS),
     "FeaturesToOwnHead": Case(FeaturesToOwnHead, CONTINUOUS),
     "Mask": Case(Mask, DISCRETE),
-    "LearnedTemperature-discrete": Case(LearnedTemperature, DISCRETE),
-    "LearnedTemperature-continuous": Case(LearnedTemperature, CONTINUOUS),
+    "Temperature": Case(Temperature, DISCRETE),
+    "LearnedTemperature": Case(LearnedTemperature, CONTINUOUS),
     "FromLatent": Case(FromLatent, CONTINUOUS),
     "MlpPolicy": Case("MlpPolicy", CONTINUOUS),
     "MlpPolicy-MultiDiscrete": Case("MlpPolicy", MULTI_DISCRETE),
@@ -252,8 +276,9 @@ CASES: dict[str, Case] = {
     "flat-not-shared": with_extractor(FlattenExtractor, share_features_extractor=False),
     "Residual": with_extractor(Residual),
     "Convolved": with_extractor(Convolved),
-    "BatchNorm": with_extractor(BatchNormAndDropout),
-    "BatchNorm-shared": with_extractor(BatchNormAndDropout, share_features_extractor=True),
+    "BatchNorm": with_extractor(BatchNorm),
+    "BatchNorm-shared": with_extractor(BatchNorm, share_features_extractor=True),
+    "Dropout": with_extractor(Dropout),
 }
-DETERMINISTIC = [name for name in CASES if "BatchNorm" not in name]
+DETERMINISTIC = [name for name in CASES if "BatchNorm" not in name and name != "Dropout"]
 """Those whose training mode does the same as their evaluation mode."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_smac import NaturalActorCritic, NonFiniteError
 from tests.algorithms import ACTION_SPACES, VECTOR, every_algorithm, is_finite, is_same, make, snapshot
-from tests.own_policies import BatchNormAndDropout
+from tests.own_policies import BatchNorm
 
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 
@@ -183,7 +183,7 @@ def test_steps_that_are_far_too_large(algo: str, batch_size: int | None) -> None
 
 def test_batch_norm_is_restored() -> None:
     """Buffers as well as parameters: the critic fails after the actor's pass has moved the running statistics."""
-    model = make("smac", policy_kwargs={"net_arch": [8], "features_extractor_class": BatchNormAndDropout}, target_kl=0.01)
+    model = make("smac", policy_kwargs={"net_arch": [8], "features_extractor_class": BatchNorm}, target_kl=0.01)
     assert any("running_mean" in name for name, _ in model.policy.named_buffers())
     poison(model, "critic")
     check_stops(model, "critic")

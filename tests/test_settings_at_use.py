@@ -4,37 +4,18 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import pytest
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_smac import NaturalActorCritic
-from tests.algorithms import TABLE, is_finite, is_same, make, reloaded, snapshot
+from tests.algorithms import ACTION_SPACES, TABLE, NormalEnv, first_entry, is_finite, is_same, make, reloaded, snapshot
 
 STEPS = 16
 
 
-class Fixed(gym.Env):
-    """Observations and rewards that depend on nothing but the step: a policy's rollouts can be made again."""
-
-    observation_space, action_space = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,))
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def _observation(self) -> np.ndarray:
-        return np.sin(self.steps * np.array([1.0, 1.7, 2.9])).astype(np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self._observation(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        self.steps += 1
-        return (self._observation(), float(action[0] * self._observation()[0]), False, self.steps % 7 == 0, {})
+def env() -> NormalEnv:
+    return NormalEnv(ACTION_SPACES["Box"], first_entry)
 
 
 # Each argument with a value that changes what an update does, and what makes it count
@@ -85,7 +66,7 @@ USES += [("accg", name) for name in ("damping", "cg_max_steps", "cg_tolerance")]
 
 
 def build(algo: str = "smac", **arguments: Any) -> NaturalActorCritic:
-    return make(algo, Fixed(), **{"n_steps": STEPS, "target_kl": 0.02, **arguments})
+    return make(algo, env(), **{"n_steps": STEPS, "target_kl": 0.02, **arguments})
 
 
 def test_every_argument_is_tried() -> None:
@@ -110,16 +91,16 @@ class Set(BaseCallback):
 
 
 def learned(model: NaturalActorCritic, n_steps: int = STEPS, **arguments: Any) -> NaturalActorCritic:
+    """Trained on the same random numbers, whatever went before."""
     model.set_random_seed(7)
-    (env,) = model.get_env().envs  # type: ignore[union-attr]
-    env.unwrapped.steps = 0
+    model.get_env().envs[0].unwrapped.steps = 0  # type: ignore[union-attr]
     model._last_obs = None
     return model.learn(n_steps, **arguments)
 
 
 def changed(model: NaturalActorCritic, how: str, **arguments: Any) -> NaturalActorCritic:
     if how == "load":
-        return reloaded(model, env=DummyVecEnv([Fixed]), **arguments)
+        return reloaded(model, env=DummyVecEnv([env]), **arguments)
     for name, value in arguments.items():
         setattr(model, name, value)
     return model
@@ -236,14 +217,14 @@ def test_the_default_line_search_is_that_of_the_rank_now(rank: Any) -> None:
 def test_what_is_on_by_default_is_not_stored_as_if_it_was_set(algo: str) -> None:
     """Arguments that were left to their defaults are these defaults after building, training, saving and loading."""
     signature = inspect.signature(TABLE[algo].cls).parameters
-    model = TABLE[algo].cls("MlpPolicy", Fixed(), n_steps=STEPS, device="cpu").learn(STEPS)
+    model = TABLE[algo].cls("MlpPolicy", env(), n_steps=STEPS, device="cpu").learn(STEPS)
     for each in (model, reloaded(model)):
         assert all(getattr(each, name) == signature[name].default for name in arguments_of(algo) if name != "n_steps")
 
 
 def test_stats_window_on_loading() -> None:
     """A window that is given on loading is the one that episodes are averaged over."""
-    model = reloaded(build(), env=DummyVecEnv([Fixed]), stats_window_size=3).learn(STEPS)
+    model = reloaded(build(), env=DummyVecEnv([env]), stats_window_size=3).learn(STEPS)
     assert model.ep_info_buffer.maxlen == 3
     with pytest.raises(ValueError, match="stats_window_size must be"):
         reloaded(build(), stats_window_size=0)

@@ -21,13 +21,13 @@ def test_training_updates_the_statistics_of_both(algo: str) -> None:
     """Actor and critic have their own extractor; each is fitted in training mode."""
     model = make_model(algo)
     for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
-        assert extractor.layers[1].num_batches_tracked == 0  # building the model has not touched them
+        assert extractor.net[1].num_batches_tracked == 0  # building the model has not touched them
     model.learn(64)
     assert is_finite(model)
     for extractor, batches in ((model.policy.pi_features_extractor, 2), (model.policy.vf_features_extractor, 2 * 2 * 2)):
-        assert extractor.layers[1].num_batches_tracked == batches
-        assert not th.equal(extractor.layers[1].running_mean, th.zeros(extractor.features_dim))
-        assert not th.equal(extractor.layers[1].weight, th.ones(extractor.features_dim))
+        assert extractor.net[1].num_batches_tracked == batches
+        assert not th.equal(extractor.net[1].running_mean, th.zeros(extractor.features_dim))
+        assert not th.equal(extractor.net[1].weight, th.ones(extractor.features_dim))
 
 
 @pytest.mark.parametrize(

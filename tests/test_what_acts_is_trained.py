@@ -320,7 +320,7 @@ def test_vec_normalize() -> None:
     assert len(updates) == 2
 
 
-@pytest.mark.parametrize("case", ["OwnNetworkOfSB3", "OwnValues", "LearnedTemperature-continuous", "Residual", "gSDE"])
+@pytest.mark.parametrize("case", ["OwnNetworkOfSB3", "OwnValues", "LearnedTemperature", "Residual", "gSDE"])
 def test_saved_and_loaded(case: str) -> None:
     """Own policies train on after loading, from the same parameters, into the same ones."""
     model = build("acadam", CASES[case]).learn(STEPS)
