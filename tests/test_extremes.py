@@ -157,15 +157,14 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("algo", "name"),
-    [
-        (algo, name)
-        for algo in ALGORITHMS
-        for name, case in CASES.items()
-        if algo != "acadam" or "damping" not in case.arguments
-    ],
-)
+def is_tried(algo: str, name: str) -> bool:
+    """Whether the algorithm has code of its own for what is extreme."""
+    if algo == "acadam":
+        return "reward" in name or "rate" in name
+    return algo != "smac_rank_2" or "reward" in name or "rate" in name or "damping" in name
+
+
+@pytest.mark.parametrize(("algo", "name"), [(algo, name) for algo in ALGORITHMS for name in CASES if is_tried(algo, name)])
 def test_training_goes_on(algo: str, name: str) -> None:
     """As A2C's and PPO's does."""
     case = CASES[name]
