@@ -308,6 +308,19 @@ def test_a_model_of_another_algorithm(algo: str, other: str) -> None:
         TABLE[algo].cls.load(file)
 
 
+@pytest.mark.parametrize("normalize", ["normalize_observations", "normalize_returns"])
+def test_normalisation_is_that_of_the_parameters(normalize: str) -> None:
+    """It cannot be switched in a model that is built, by an attribute or on loading; nor for a policy that knows of none."""
+    model = make("smac", own_policies.CONTINUOUS())
+    with pytest.raises(ValueError, match=normalize):
+        reloaded(model, **{normalize: False})
+    setattr(model, normalize, False)
+    with pytest.raises(ValueError, match=f"{normalize} must be what the model was built with, True"):
+        model.learn(32)
+    with pytest.raises(ValueError, match=f"{normalize} must be None or False unless"):
+        make("smac", policy=sb3_policies.ActorCriticPolicy, **{normalize: True})
+
+
 @pytest.mark.parametrize(
     "policy",
     ["NoSuchPolicy", "", None, object(), sb3_policies.BasePolicy, NaturalActorCritic, th.nn.Linear(2, 2), ["MlpPolicy"]],
