@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from unittest import mock
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -27,6 +26,7 @@ from torch import nn
 
 from sb3_smac import NaturalActorCritic
 from sb3_smac.common.policies import MlpPolicy
+from tests.algorithms import NormalEnv
 
 # The same examples each time: a run that passes here passes everywhere
 properties = settings(deadline=None, max_examples=60, derandomize=True)
@@ -82,27 +82,6 @@ class DoubleRolloutBuffer(RolloutBuffer):
         return samples._replace(actions=samples.actions.double())
 
 
-class NoiseEnv(gym.Env):
-    """Random observations and rewards; every fifth step ends an episode, by termination and by truncation in turn."""
-
-    def __init__(self, action_space: spaces.Space) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-        self.action_space = action_space
-        self.steps = 0
-
-    def _observe(self) -> np.ndarray:
-        return self.np_random.normal(size=3).astype(np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return self._observe(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        self.steps += 1
-        reward = float(self.np_random.normal(loc=0.5))
-        return self._observe(), reward, self.steps % 10 == 0, self.steps % 10 == 5, {}
-
-
 def make_policy(space: str, seed: int = 0, **arguments: Any) -> DoublePolicy:
     """A float64 policy on an action space of ``CASES``, without an environment."""
     case = CASES[space]
@@ -123,7 +102,7 @@ def make_model(
     more_policy_kwargs: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> Any:
-    """An algorithm, in float64 unless told otherwise, on ``NoiseEnv``: N = 16 transitions of two environments."""
+    """An algorithm, in float64 unless told otherwise, on ``NormalEnv``: N = 16 transitions of two environments."""
     case = CASES[space]
     defaults = {
         "n_steps": 8,
@@ -136,7 +115,7 @@ def make_model(
     }
     if issubclass(algorithm, NaturalActorCritic):  # the references know neither; tests/common/test_normalizer.py has them on
         defaults.update(normalize_observations=False, normalize_returns=False)
-    env = make_vec_env(lambda: NoiseEnv(case.action_space), n_envs=2)
+    env = make_vec_env(lambda: NormalEnv(case.action_space), n_envs=2)
     return algorithm(policy, env, **{**defaults, **arguments})
 
 

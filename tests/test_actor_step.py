@@ -40,8 +40,8 @@ EXACT_CG = {"cg_max_steps": 200, "cg_tolerance": 1e-13}
 EVERY_ALGORITHM = {SMAC: {"damping": DAMPING}, ACCG: {"damping": DAMPING, **EXACT_CG}, ACSGD: {}, ACAdam: {}}
 A2C_PLAIN = {"max_grad_norm": 1e9, "use_rms_prop": False}
 every_algorithm = pytest.mark.parametrize("algorithm", EVERY_ALGORITHM)
-# N = 16: the whole rollout, single transitions, and batches that do not divide it
-every_batch_size = pytest.mark.parametrize("batch_size", [None, 1, 5])
+# N = 16: the whole rollout, and batches that do not divide it
+every_batch_size = pytest.mark.parametrize("batch_size", [None, 5])
 
 
 def make(algorithm: type[OnPolicyAlgorithm], space: str, *policy: type[ActorCriticPolicy], **arguments: Any) -> Any:
@@ -50,6 +50,19 @@ def make(algorithm: type[OnPolicyAlgorithm], space: str, *policy: type[ActorCrit
     model = make_model(algorithm, space, *policy, **{**defaults, **arguments})
     collect(model)
     return model
+
+
+def dense_batch(model: Any) -> DenseBatch:
+    """The whole rollout."""
+    rollout = transitions(model)
+    return DenseBatch(model.policy, rollout.observations, rollout.actions, rollout.advantages)
+
+
+def displacement(model: Any) -> th.Tensor:
+    """Where ``train()`` moves the actor."""
+    start = vector(actor(model.policy))
+    train(model)
+    return vector(actor(model.policy)) - start
 
 
 def smac_step(batch: DenseBatch, **arguments: Any) -> th.Tensor:
@@ -75,10 +88,9 @@ def single_transition_step(batch: DenseBatch) -> th.Tensor:
 
 def assert_walks(model: Any, step: Callable[[DenseBatch], th.Tensor], relative: float = 1e-9, **arguments: Any) -> None:
     """``train()`` displaces the actor by what ``step`` displaces it by."""
-    start, end = vector(actor(model.policy)), walk(model, step, **arguments)
-    assert (end - start).norm() > 1e-3
-    train(model)
-    assert_close(vector(actor(model.policy)) - start, end - start, relative)
+    expected = walk(model, step, **arguments) - vector(actor(model.policy))
+    assert expected.norm() > 1e-3
+    assert_close(displacement(model), expected, relative)
 
 
 @every_space
@@ -96,17 +108,14 @@ def test_smac_on_single_transitions_in_closed_form(space: str, normalize_advanta
 
 
 @every_space
-@every_batch_size
 @pytest.mark.parametrize(
-    "extras",
+    ("extras", "batch_size"),
     [
-        {"normalize_advantage": True},
-        {"ent_coef": 0.2},
-        {"max_grad_norm": 0.05},
-        {"max_grad_norm": 1e6},
-        {"normalize_advantage": True, "ent_coef": 0.2, "max_grad_norm": 0.05},
+        ({"ent_coef": 0.2}, None),
+        ({"max_grad_norm": 1e6}, None),
+        ({"normalize_advantage": True, "ent_coef": 0.2, "max_grad_norm": 0.05}, 5),
     ],
-    ids=lambda extras: "-".join(f"{key}={value:g}" for key, value in extras.items()),
+    ids=str,
 )
 def test_smac_with_extras(space: str, batch_size: int | None, extras: dict[str, Any]) -> None:
     """The entropy bonus belongs to g, and so does clipping; advantages are normalised over the rollout, not the batch."""
@@ -117,10 +126,11 @@ def test_smac_with_extras(space: str, batch_size: int | None, extras: dict[str, 
 
 
 @every_space
-@pytest.mark.parametrize("batch_size", [None, 5])
-@pytest.mark.parametrize("rank", [2, 3, "full"])
+@pytest.mark.parametrize(
+    ("rank", "batch_size", "ent_coef"), [(2, 5, 0.2), (3, None, 0.0), ("full", 5, 0.0), ("full", None, 0.2)]
+)
 def test_smac_of_higher_rank_makes_the_dense_natural_step(
-    space: str, batch_size: int | None, rank: int | str, monkeypatch: pytest.MonkeyPatch
+    space: str, rank: int | str, batch_size: int | None, ent_coef: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F̂ = λI + (1/k) Σ s̄_j s̄_jᵀ over k groups of the batch, here not at random so that the reference knows them."""
 
@@ -132,22 +142,19 @@ def test_smac_of_higher_rank_makes_the_dense_natural_step(
         k = len(scores) if rank == "full" else min(rank, len(scores))
         means = th.stack([scores[group(len(scores), k) == j].mean(dim=0) for j in range(k)])
         fisher = DAMPING * th.eye(scores.shape[1]).double() + means.T @ means / k
-        return batch.theta + ALPHA * th.linalg.solve(fisher, batch.gradient(ent_coef=0.2))
+        return batch.theta + ALPHA * th.linalg.solve(fisher, batch.gradient(ent_coef=ent_coef))
 
     monkeypatch.setattr(smac, "random_groups", group)
-    assert_walks(make(SMAC, space, batch_size=batch_size, fisher_rank=rank, line_search=False, ent_coef=0.2), step)
+    assert_walks(make(SMAC, space, batch_size=batch_size, fisher_rank=rank, line_search=False, ent_coef=ent_coef), step)
 
 
 @every_space
-@pytest.mark.parametrize("algorithm", [SMAC, ACCG, ACSGD])
 @pytest.mark.parametrize("target_kl", [None, 0.5])
-def test_line_search_ends_where_the_surrogate_is_no_worse(
-    algorithm: type[OnPolicyAlgorithm], space: str, target_kl: float | None
-) -> None:
+def test_line_search_ends_where_the_surrogate_is_no_worse(space: str, target_kl: float | None) -> None:
     """A step far too long is halved until mean A π/π_old is at least what it was; without the search it stands."""
 
     def surrogates(line_search: bool) -> tuple[float, float]:
-        model = make(algorithm, space, learning_rate=50.0, target_kl=target_kl, line_search=line_search)
+        model = make(SMAC, space, learning_rate=50.0, target_kl=target_kl, line_search=line_search)
         rollout = transitions(model)
         old = evaluate(model.policy, rollout.observations, rollout.actions)[0].detach()
         train(model)
@@ -162,17 +169,14 @@ def test_line_search_ends_where_the_surrogate_is_no_worse(
         assert after < before
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_line_search_counts_the_entropy_bonus(seed: int) -> None:
+def test_line_search_counts_the_entropy_bonus() -> None:
     """Where the bonus is all that matters, a step along its gradient stands, also if it lowers the surrogate without it."""
-    model = make(SMAC, "box", fisher_rank="full", target_kl=0.01, ent_coef=1e3, seed=seed)
-    start = vector(actor(model.policy))
-    train(model)
-    assert (vector(actor(model.policy)) - start).norm() > 1e-3
+    model = make(SMAC, "box", fisher_rank="full", target_kl=0.01, ent_coef=1e3)
+    assert displacement(model).norm() > 1e-3
     assert model.logger.name_to_value["train/line_search_halvings"] == 0
 
 
-@pytest.mark.parametrize("damping", [1e-18, 1e-21, 1e-25])
+@pytest.mark.parametrize("damping", [1e-18, 1e-25])
 def test_a_step_of_one_kl_with_next_to_no_damping(damping: float) -> None:
     """The direction's squared norm is no float32."""
     model = make(SMAC, "box", MlpPolicy, damping=damping, target_kl=0.01)
@@ -181,7 +185,7 @@ def test_a_step_of_one_kl_with_next_to_no_damping(damping: float) -> None:
 
 
 @every_space
-@pytest.mark.parametrize("batch_size", [None, 5])
+@every_batch_size
 def test_ac_cg_makes_the_dense_natural_step(space: str, batch_size: int | None) -> None:
     """Enough iterations solve (F + λI) x = g."""
     assert_walks(make(ACCG, space, batch_size=batch_size), cg_step, relative=1e-8)
@@ -194,10 +198,9 @@ def test_ac_sgd_follows_the_gradient(space: str, batch_size: int | None) -> None
 
 
 @every_space
-@pytest.mark.parametrize("batch_size", [None, 5])
-def test_ac_adam_is_torch_adam(space: str, batch_size: int | None) -> None:
+def test_ac_adam_is_torch_adam(space: str) -> None:
     """On the same gradients, over several steps and rollouts: its moments last."""
-    model = make(ACAdam, space, batch_size=batch_size, learning_rate=0.02)
+    model = make(ACAdam, space, batch_size=5, learning_rate=0.02)
     theta = th.nn.Parameter(vector(actor(model.policy)))
     adam = th.optim.Adam([theta], lr=0.02, eps=1e-5)
 
@@ -206,59 +209,31 @@ def test_ac_adam_is_torch_adam(space: str, batch_size: int | None) -> None:
         adam.step()
         return theta.detach()
 
-    for _ in range(3):
+    for _ in range(2):
         assert_walks(model, adam_step, relative=1e-8)
         write([theta], vector(actor(model.policy)))
         collect(model)
 
 
 @every_space
-@pytest.mark.parametrize("algorithm", [SMAC, ACCG])
-def test_heavy_damping_gives_ac_sgd(algorithm: type[OnPolicyAlgorithm], space: str) -> None:
-    """λ → ∞: λ (F + λI)⁻¹ g → g."""
-    damping = 1e9
-    assert_walks(make(algorithm, space, damping=damping, learning_rate=ALPHA * damping), sgd_step, relative=1e-7)
-
-
-@every_space
-def test_smac_is_ac_sgd_on_recentred_advantages(space: str) -> None:
-    """The identity that explains rank 1: subtract b from every advantage, divide the step size by λ."""
-    smac, sgd = make(SMAC, space), make(ACSGD, space, learning_rate=ALPHA / DAMPING)
-    rollout = transitions(smac)
-    batch = DenseBatch(smac.policy, rollout.observations, rollout.actions, rollout.advantages)
-    mean_score = batch.scores().mean(dim=0)
-    baseline = mean_score @ batch.gradient() / (DAMPING + mean_score @ mean_score)
-    sgd.rollout_buffer.advantages -= baseline.item()
-    start = vector(actor(sgd.policy))
-    assert th.equal(vector(actor(smac.policy)), start)
-    for model in (smac, sgd):
-        train(model)
-    assert_close(vector(actor(smac.policy)) - start, vector(actor(sgd.policy)) - start)
-
-
-@every_space
-@pytest.mark.parametrize("normalize_advantage", [False, True])
-@pytest.mark.parametrize("ent_coef", [0.0, 0.1])
 @pytest.mark.parametrize(
-    ("algorithm", "optimizer_class", "optimizer_kwargs"), [(ACSGD, th.optim.SGD, {}), (ACAdam, th.optim.Adam, {"eps": 1e-5})]
+    ("algorithm", "optimizer", "arguments"),
+    [
+        (ACSGD, {"optimizer_class": th.optim.SGD}, {"ent_coef": 0.1, "normalize_advantage": False}),
+        (ACAdam, {"optimizer_class": th.optim.Adam, "optimizer_kwargs": {"eps": 1e-5}}, {"normalize_advantage": True}),
+    ],
 )
 def test_first_order_baselines_are_a2c(
-    algorithm: type[OnPolicyAlgorithm],
-    optimizer_class: type[th.optim.Optimizer],
-    optimizer_kwargs: dict,
-    ent_coef: float,
-    normalize_advantage: bool,
-    space: str,
+    algorithm: type[OnPolicyAlgorithm], optimizer: dict[str, Any], arguments: dict[str, Any], space: str
 ) -> None:
-    """SB3's A2C with that optimizer moves the actor alike, over four rollouts; the critics rest."""
-    common = {"learning_rate": 0.05, "gae_lambda": 0.9, "ent_coef": ent_coef, "normalize_advantage": normalize_advantage}
-    optimizer = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
+    """SB3's A2C with that optimizer moves the actor alike, over three rollouts; the critics rest."""
+    common = {"learning_rate": 0.05, "gae_lambda": 0.9, **arguments}
     a2c = make_model(A2C, space, **A2C_PLAIN, vf_coef=0.0, more_policy_kwargs=optimizer, **common)
     ours = make_model(algorithm, space, critic_learning_rate=0.0, **common)
     start = vector(a2c.policy.parameters())
     assert th.equal(vector(ours.policy.parameters()), start)
     for model in (a2c, ours):
-        for seed in range(4):
+        for seed in range(3):
             th.manual_seed(seed)  # sample the same actions, though our update draws from torch's generator
             collect(model)
             model.train()
@@ -267,48 +242,15 @@ def test_first_order_baselines_are_a2c(
     assert_close(vector(ours.policy.parameters()) - start, end - start)
 
 
-@every_space
-def test_a2c_with_a_learning_critic(space: str) -> None:
-    """Over one rollout the critics may even learn: on disjoint networks A2C's actor does not notice, nor does ours."""
-    optimizer = {"optimizer_class": th.optim.SGD}
-    arguments = {"learning_rate": 0.05, "gae_lambda": 0.9}
-    a2c = make_model(A2C, space, **A2C_PLAIN, vf_coef=1.0, more_policy_kwargs=optimizer, **arguments)
-    ours = make_model(ACSGD, space, **arguments)
-    start = vector(actor(a2c.policy))
-    for model in (a2c, ours):
-        before = vector(critic(model.policy))
-        th.manual_seed(0)
-        model.learn(16)
-        assert not th.equal(vector(critic(model.policy)), before)
-    assert_close(vector(actor(ours.policy)) - start, vector(actor(a2c.policy)) - start)
-
-
-@every_space
 @every_algorithm
-def test_actor_and_critic_do_not_move_each_other(algorithm: type[OnPolicyAlgorithm], space: str) -> None:
+def test_actor_and_critic_do_not_move_each_other(algorithm: type[OnPolicyAlgorithm]) -> None:
     """Bit for bit, with the other's step size at zero."""
     for resting, moving, still in (({"learning_rate": 0.0}, critic, actor), ({"critic_learning_rate": 0.0}, actor, critic)):
-        model = make(algorithm, space, ent_coef=0.1, batch_size=5, **resting)
+        model = make(algorithm, "gsde", ent_coef=0.1, batch_size=5, **resting)
         before = {part: vector(part(model.policy)) for part in (actor, critic)}
         train(model)
         assert th.equal(vector(still(model.policy)), before[still])
         assert not th.equal(vector(moving(model.policy)), before[moving])
-
-
-@every_algorithm
-def test_step_size_follows_its_schedule(algorithm: type[OnPolicyAlgorithm]) -> None:
-    """Four updates at 3/4, 1/2, 1/4 and 0 of the training that remains."""
-    step_sizes = []
-
-    class Noting(algorithm):
-        def train(self) -> None:
-            start = vector(actor(self.policy))
-            super().train()
-            displacement = (vector(actor(self.policy)) - start).norm().item()
-            step_sizes.append(displacement / self.logger.name_to_value["train/natural_gradient_norm"])
-
-    make_model(Noting, "box", learning_rate="lin_0.4", target_kl=None).learn(64)
-    assert step_sizes == pytest.approx([0.3, 0.2, 0.1, 0.0])
 
 
 @pytest.fixture
@@ -326,7 +268,7 @@ def sized_steps(monkeypatch: pytest.MonkeyPatch) -> list[SizedStep]:
 
 
 @every_space
-@every_algorithm
+@pytest.mark.parametrize("algorithm", [SMAC, ACAdam])
 def test_sized_steps_move_the_policy_by_the_target_kl(
     algorithm: type[OnPolicyAlgorithm], space: str, sized_steps: list[SizedStep]
 ) -> None:
@@ -335,14 +277,13 @@ def test_sized_steps_move_the_policy_by_the_target_kl(
     model = make(algorithm, space, target_kl=target_kl)
     for _ in range(3):  # later steps start from the last one's curvature
         observations = transitions(model).observations
-        start, before = vector(actor(model.policy)), behaviour(model.policy, observations)
-        train(model)
+        before = behaviour(model.policy, observations)
+        moved = displacement(model).norm().item()
         logged = model.logger.name_to_value
         real_kl = kl(before, behaviour(model.policy, observations))
         assert real_kl == pytest.approx(target_kl, rel=0.1)
         assert logged["train/approx_kl"] == sized_steps[-1].kl == pytest.approx(real_kl, rel=1e-6)
-        displacement = (vector(actor(model.policy)) - start).norm().item()
-        assert displacement == pytest.approx(logged["train/step_size"] * logged["train/natural_gradient_norm"])
+        assert moved == pytest.approx(logged["train/step_size"] * logged["train/natural_gradient_norm"])
         collect(model)
     assert len(sized_steps) == 3 and max(step.passes for step in sized_steps) <= 3
 
@@ -358,8 +299,7 @@ def test_the_very_first_guess_is_the_quadratic_prediction(space: str, monkeypatc
 
     monkeypatch.setattr(actor_steps, "size_step", noted)
     model = make(SMAC, space, target_kl=0.02)
-    rollout = transitions(model)
-    batch = DenseBatch(model.policy, rollout.observations, rollout.actions, rollout.advantages)
+    batch = dense_batch(model)
     direction = th.linalg.solve(batch.damped_rank_1_fisher(DAMPING), batch.gradient())
     curvature = (batch.scores() @ direction).square().mean().item()
     train(model)
@@ -367,8 +307,7 @@ def test_the_very_first_guess_is_the_quadratic_prediction(space: str, monkeypatc
 
 
 @every_space
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_sized_steps_of_several_batches(space: str, batch_size: int) -> None:
+def test_sized_steps_of_several_batches(space: str) -> None:
     """Each batch moves the policy by the target KL on its own states, from where the previous batch left it."""
     thetas, target_kl = [], 0.01
 
@@ -377,9 +316,9 @@ def test_sized_steps_of_several_batches(space: str, batch_size: int) -> None:
             thetas.append(vector(actor(self.policy)))
             return super().actor_direction(batch)
 
-    model = make_model(Noting, space, batch_size=batch_size, target_kl=target_kl)
+    model = make_model(Noting, space, batch_size=5, target_kl=target_kl)
     collect(model)
-    observations = transitions(model).observations.split(batch_size)
+    observations = transitions(model).observations.split(5)
     train(model)
     thetas.append(vector(actor(model.policy)))
     assert len(thetas) == len(observations) + 1
@@ -390,23 +329,15 @@ def test_sized_steps_of_several_batches(space: str, batch_size: int) -> None:
         assert kl(old, behaviour(model.policy, states)) == pytest.approx(target_kl, rel=0.1)
 
 
-@every_space
 @every_algorithm
-def test_sized_step_keeps_the_direction(algorithm: type[OnPolicyAlgorithm], space: str) -> None:
+def test_sized_step_keeps_the_direction(algorithm: type[OnPolicyAlgorithm]) -> None:
     """Only the length depends on target_kl: the displacement is parallel to the one of a fixed step."""
-    fixed, sized = make(algorithm, space), make(algorithm, space, target_kl=0.02)
-    displacements = []
-    for model in (fixed, sized):
-        start = vector(actor(model.policy))
-        train(model)
-        displacements.append(vector(actor(model.policy)) - start)
-    units = [displacement / displacement.norm() for displacement in displacements]
-    assert_close(units[0], units[1], relative=1e-9)
+    fixed, sized = displacement(make(algorithm, "box")), displacement(make(algorithm, "box", target_kl=0.02))
+    assert_close(fixed / fixed.norm(), sized / sized.norm(), relative=1e-9)
 
 
 @every_algorithm
-@pytest.mark.parametrize("logit", [40.0, 200.0])
-@pytest.mark.parametrize("policy", [MlpPolicy, DoublePolicy])
+@pytest.mark.parametrize(("logit", "policy"), [(40.0, DoublePolicy), (200.0, MlpPolicy)])
 def test_sized_steps_survive_a_saturated_policy(
     algorithm: type[OnPolicyAlgorithm], logit: float, policy: type[MlpPolicy]
 ) -> None:
@@ -423,12 +354,9 @@ def test_sized_steps_survive_a_saturated_policy(
         assert kl(before, behaviour(model.policy, observations)) <= 2.001 * 0.02
 
 
-@pytest.mark.parametrize("algorithm", [SMAC, ACCG, ACSGD])
-def test_saturated_rollouts_do_not_spoil_the_next_search(
-    algorithm: type[OnPolicyAlgorithm], sized_steps: list[SizedStep]
-) -> None:
+def test_saturated_rollouts_do_not_spoil_the_next_search(sized_steps: list[SizedStep]) -> None:
     """A step whose KL is far below the target says nothing on where to start looking the next time."""
-    model = make(algorithm, "discrete", target_kl=0.02)
+    model = make(SMAC, "discrete", target_kl=0.02)
     theta = vector(actor(model.policy))
     with th.no_grad():
         model.policy.action_net.bias.copy_(th.tensor([60.0, 0.0, 0.0]))
@@ -441,32 +369,18 @@ def test_saturated_rollouts_do_not_spoil_the_next_search(
     assert sized_steps[-1].passes <= 3 and sized_steps[-1].kl == pytest.approx(0.02, rel=0.1)
 
 
-@pytest.mark.parametrize("algorithm", [SMAC, ACAdam])
-@pytest.mark.parametrize("space", ["discrete", "multi_binary"])
-def test_sized_steps_of_single_transitions_last(algorithm: type[OnPolicyAlgorithm], space: str) -> None:
-    """Many KL-sized steps on single transitions saturate the policy: the search must go on, or stand still."""
-    model = make_model(algorithm, space, batch_size=1, target_kl=0.02)
-    for _ in range(5):
-        collect(model)
-        train(model)
-        assert th.isfinite(vector(model.policy.parameters())).all()
-
-
 @every_algorithm
 @pytest.mark.parametrize("target_kl", [None, 0.02])
 def test_zero_gradient_is_no_step(algorithm: type[OnPolicyAlgorithm], target_kl: float | None) -> None:
     model = make(algorithm, "box", target_kl=target_kl)
     model.rollout_buffer.advantages[:] = 0.0
-    start = vector(actor(model.policy))
-    train(model)
-    assert th.equal(vector(actor(model.policy)), start)
+    assert not displacement(model).any()
     assert model.logger.name_to_value["train/approx_kl"] == 0
 
 
 def test_what_is_logged_is_what_the_dense_reference_has() -> None:
     model = make(SMAC, "box")
-    rollout = transitions(model)
-    batch = DenseBatch(model.policy, rollout.observations, rollout.actions, rollout.advantages)
+    rollout, batch = transitions(model), dense_batch(model)
     gradient, score = batch.gradient(), batch.scores().mean(dim=0)
     natural = th.linalg.solve(batch.damped_rank_1_fisher(DAMPING), gradient)
     before = behaviour(model.policy, rollout.observations)
@@ -484,12 +398,3 @@ def test_what_is_logged_is_what_the_dense_reference_has() -> None:
     }
     logged = {name: model.logger.name_to_value[f"train/{name}"] for name in expected}
     assert logged == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_reference_policy_is_really_double() -> None:
-    """Otherwise the tolerances above would mean nothing."""
-    model = make(SMAC, "box")
-    assert isinstance(model.policy, DoublePolicy)
-    assert {parameter.dtype for parameter in model.policy.parameters()} == {th.float64}
-    assert {tensor.dtype for tensor in transitions(model) if tensor is not None and tensor.ndim == 1} == {th.float64}
-    assert len(vector(model.actor_parameters)) + len(vector(model.critic_parameters)) == len(vector(model.policy.parameters()))

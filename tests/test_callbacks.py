@@ -7,7 +7,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -19,46 +18,13 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnNoModelImprovement,
     StopTrainingOnRewardThreshold,
 )
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
 
-from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_same, make, snapshot
-
-
-class Events(BaseCallback):
-    """Which events come, in which order, and the updates made before each."""
-
-    def _on_training_start(self) -> None:
-        self.events: list[tuple[str, int]] = [("training_start", self.model._n_updates)]
-
-    def _on_rollout_start(self) -> None:
-        self.events.append(("rollout_start", self.model._n_updates))
-
-    def _on_step(self) -> bool:
-        assert self.locals["self"] is self.model  # the local variables of the rollout, as SB3's callbacks read them
-        assert {"new_obs", "rewards", "dones", "infos", "actions", "values", "log_probs"} <= self.locals.keys()
-        return True
-
-    def _on_rollout_end(self) -> None:
-        assert self.model.rollout_buffer.full
-        self.events.append(("rollout_end", self.model._n_updates))
-
-    def _on_training_end(self) -> None:
-        self.events.append(("training_end", self.model._n_updates))
-
-
-@every_algorithm
-def test_events_come_in_order(algo: str) -> None:
-    callback = Events()
-    make(algo).learn(64, callback=callback)
-    rollouts = [(f"rollout_{event}", update) for update in (0, 1) for event in ("start", "end")]
-    assert callback.events == [("training_start", 0), *rollouts, ("training_end", 2)]
-    assert callback.n_calls == 64
+from sb3_smac import SMAC
+from tests.algorithms import is_same, make, snapshot
 
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")
-@every_algorithm
-def test_all_together(algo: str, tmp_path: Path) -> None:
+def test_all_together(tmp_path: Path) -> None:
     """Evaluation, checkpoints and stopping rules in one list, with the progress bar; what they write can be loaded."""
     evaluation = EvalCallback(
         gym.make("Pendulum-v1"),
@@ -73,35 +39,33 @@ def test_all_together(algo: str, tmp_path: Path) -> None:
     )
     checkpoints = CheckpointCallback(save_freq=1, save_path=str(tmp_path), name_prefix="event")
     callbacks = [evaluation, EveryNTimesteps(48, checkpoints), LogEveryNTimesteps(16), StopTrainingOnMaxEpisodes(100)]
-    model = make(algo).learn(96, callback=callbacks, progress_bar=True)
+    model = make("smac").learn(96, callback=callbacks, progress_bar=True)
     assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [32, 64, 96]
     assert sorted(path.name for path in tmp_path.glob("event*")) == ["event_48_steps.zip", "event_96_steps.zip"]
-    assert TABLE[algo].cls.load(tmp_path / "event_48_steps").num_timesteps == 48
-    assert TABLE[algo].cls.load(tmp_path / "best_model", env=model.get_env()).learn(32).num_timesteps == 32
+    assert SMAC.load(tmp_path / "event_48_steps").num_timesteps == 48
+    assert SMAC.load(tmp_path / "best_model", env=model.get_env()).learn(32).num_timesteps == 32
 
 
-@every_algorithm
-def test_evaluation_and_checkpoints_do_not_disturb_training(algo: str, tmp_path: Path) -> None:
+def test_evaluation_and_checkpoints_do_not_disturb_training(tmp_path: Path) -> None:
     """The same training with and without them, bit for bit: deterministic evaluation draws no random numbers."""
 
     def train(callback: Any) -> dict[str, Any]:
-        return snapshot(make(algo, target_kl=0.01).learn(96, callback=callback))
+        return snapshot(make("smac", target_kl=0.01).learn(96, callback=callback))
 
     evaluation = EvalCallback(gym.make("Pendulum-v1"), n_eval_episodes=1, eval_freq=20, warn=False, verbose=0)
     checkpoints = CheckpointCallback(save_freq=20, save_path=str(tmp_path))
     assert is_same(train(None), train(CallbackList([evaluation, checkpoints])))
 
 
-@every_algorithm
 @pytest.mark.parametrize("false", [False, np.bool_(False), th.tensor(False)], ids=["bool", "numpy", "torch"])
-def test_stopping_within_a_rollout(algo: str, false: Any) -> None:
+def test_stopping_within_a_rollout(false: Any) -> None:
     """No update is made on half a rollout, and training can go on afterwards."""
 
     class Stop(BaseCallback):
         def _on_step(self) -> Any:
             return false if self.n_calls == 5 else True
 
-    model = make(algo)
+    model = make("smac")
     before = snapshot(model)
     model.learn(64, callback=Stop())
     assert (model.num_timesteps, model._n_updates) == (5, 0)
@@ -110,32 +74,8 @@ def test_stopping_within_a_rollout(algo: str, false: Any) -> None:
     assert model._n_updates == 1
 
 
-@every_algorithm
-def test_stops_after_so_many_episodes(algo: str) -> None:
-    env = make_vec_env(
-        SampleEnv, n_envs=2, env_kwargs={"observation_space": spaces.Box(-1, 1, (2,)), "action_space": spaces.Discrete(2)}
-    )
-    callback = StopTrainingOnMaxEpisodes(max_episodes=2)
-    model = make(algo, env).learn(1000, callback=callback)
-    assert callback.n_episodes == 4 and model.num_timesteps == 2 * 20
-
-
-@every_algorithm
-def test_evaluation_under_normalisation(algo: str, tmp_path: Path) -> None:
-    """The evaluation environment gets the statistics of training; checkpoints save them."""
-    env = VecNormalize(make_vec_env("CartPole-v1"))
-    evaluation_env = VecNormalize(make_vec_env("CartPole-v1"), training=False, norm_reward=False)
-    evaluation = EvalCallback(evaluation_env, n_eval_episodes=1, eval_freq=32, warn=False, verbose=0)
-    checkpoints = CheckpointCallback(save_freq=32, save_path=str(tmp_path), save_vecnormalize=True)
-    make(algo, env).learn(32, callback=[evaluation, checkpoints])
-    np.testing.assert_array_equal(env.obs_rms.mean, evaluation_env.obs_rms.mean)
-    restored = VecNormalize.load(str(tmp_path / "rl_model_vecnormalize_32_steps.pkl"), make_vec_env("CartPole-v1"))
-    np.testing.assert_array_equal(env.obs_rms.mean, restored.obs_rms.mean)
-
-
-@every_algorithm
-def test_function_as_callback(algo: str) -> None:
+def test_function_as_callback() -> None:
     """The old way, which may stop training too."""
     calls = []
-    make(algo).learn(64, callback=lambda local, _: calls.append(local["n_steps"]) or len(calls) < 10)
+    make("smac").learn(64, callback=lambda local, _: calls.append(local["n_steps"]) or len(calls) < 10)
     assert len(calls) == 10

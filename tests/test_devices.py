@@ -1,7 +1,7 @@
 """Where an update's tensors are, when it waits for them, and how many it holds: on a CPU, of what matters on a GPU."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,41 +9,28 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.critic import fit_critic
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.fast.plain_policy import PlainPolicy
-from tests.algorithms import SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
+from tests.algorithms import ACTION_SPACES, VECTOR, SampleEnv, is_finite, is_same, make, snapshot
 from tests.dense_reference import collect
+from tests.own_policies import Residual
 
-VECTOR = spaces.Box(-1.0, 1.0, (3,))
-BOX, DISCRETE = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3)
 SYNCHRONISATION = "_local_scalar_dense"
-
-
-class OwnExtractor(FlattenExtractor):
-    """Of unknown kind: nothing is written out or factored."""
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space)
-        self.layer = nn.Linear(3, 3)
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        return self.layer(super().forward(observations))
 
 
 POLICIES: dict[str, dict[str, Any]] = {
     "plain_box": {},
-    "plain_discrete": {"action_space": DISCRETE},
+    "plain_discrete": {"action_space": ACTION_SPACES["Discrete"]},
     "factored": {"policy_kwargs": {"net_arch": [8], "activation_fn": nn.ELU}},
-    "unknown": {"policy_kwargs": {"net_arch": [8], "features_extractor_class": OwnExtractor}},
+    # nothing is written out or factored
+    "unknown": {"policy_kwargs": {"net_arch": [8], "features_extractor_class": Residual}},
     "gsde": {"use_sde": True},
-    "multi_discrete": {"action_space": spaces.MultiDiscrete([2, 3])},
+    "multi_discrete": {"action_space": ACTION_SPACES["MultiDiscrete"]},
     "dict": {"policy": "MultiInputPolicy", "observation_space": spaces.Dict({"a": VECTOR})},
     "image": {
         "policy": "CnnPolicy",
@@ -51,28 +38,30 @@ POLICIES: dict[str, dict[str, Any]] = {
         "policy_kwargs": {"net_arch": [4], "features_extractor_kwargs": {"features_dim": 4}},
     },
 }
-VARIANTS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "fixed": {"target_kl": None},
-    "line_search": {"line_search": True},
-    "minibatches": {"batch_size": 6, "target_kl": None, "learning_rate": 1e-3},
-    "single_sample": {"batch_size": 1, "target_kl": None, "line_search": False, "learning_rate": 1e-3},
-    "entropy_and_clipping": {"ent_coef": 0.01, "max_grad_norm": 0.5},
-    "monte_carlo": {"critic_target": "monte_carlo", "critic_batch_size": None},
-    "gauss_newton": {"critic_optimizer": "gauss_newton"},
-    "not_normalized": {"normalize_observations": False, "normalize_returns": False, "normalize_advantage": False},
-}
+VARIANTS: list[dict[str, Any]] = [
+    {"target_kl": None},
+    {"line_search": True, "ent_coef": 0.01, "max_grad_norm": 0.5},
+    {"batch_size": 6, "target_kl": None, "learning_rate": 1e-3},
+    {"batch_size": 1, "target_kl": None, "line_search": False, "learning_rate": 1e-3},
+    {"critic_target": "monte_carlo", "critic_batch_size": None},
+    {"critic_optimizer": "gauss_newton"},
+    {"normalize_observations": False, "normalize_returns": False, "normalize_advantage": False},
+    {"fisher_rank": 2},
+    {"fisher_rank": 5, "ent_coef": 0.01},
+    {"fisher_rank": "full"},
+    {"fisher_rank": "full", "ent_coef": 0.01},
+]
 
 
-def sample_model(algo: str = "smac", action_space: spaces.Space = BOX, **arguments: Any) -> Any:
+def sample_model(algo: str = "smac", action_space: spaces.Space = ACTION_SPACES["Box"], **arguments: Any) -> Any:
     observation_space = arguments.pop("observation_space", VECTOR)
     env = make_vec_env(lambda: SampleEnv(observation_space, action_space), n_envs=2)
     return make(algo, env, **{"n_steps": 8, "critic_batch_size": 5, **arguments})
 
 
-def updated_with_default_device(device: str, build: Callable[[], Any]) -> dict[str, Any]:
+def updated_with_default_device(device: str, **arguments: Any) -> dict[str, Any]:
     """Two updates (the second knows observations' statistics and a step's curvature) with a default device of torch's."""
-    model = build()
+    model = sample_model(**arguments)
     for _ in range(2):
         collect(model)
         before = snapshot(model)
@@ -83,29 +72,20 @@ def updated_with_default_device(device: str, build: Callable[[], Any]) -> dict[s
     return snapshot(model)
 
 
-def assert_every_tensor_has_a_device(build: Callable[[], Any]) -> None:
+@pytest.mark.parametrize(
+    ("algo", "policy", "variant"),
+    [
+        *[("smac", policy, {}) for policy in POLICIES],
+        *[(algo, policy, {}) for algo in ("accg", "acsgd", "acadam") for policy in ("plain_box", "unknown")],
+        *[("smac", policy, variant) for variant in VARIANTS for policy in ("plain_box", "unknown")],
+        *[(algo, "gsde", {}) for algo in ("smac_full", "accg")],
+    ],
+    ids=str,
+)
+def test_tensors_are_made_on_the_models_device(algo: str, policy: str, variant: dict[str, Any]) -> None:
     """A tensor that is made without a device lands on "meta", where no number comes back from."""
-    assert is_same(updated_with_default_device("meta", build), updated_with_default_device("cpu", build))
-
-
-@every_algorithm
-@pytest.mark.parametrize("policy", POLICIES)
-def test_tensors_are_made_on_the_models_device(algo: str, policy: str) -> None:
-    assert_every_tensor_has_a_device(lambda: sample_model(algo, **POLICIES[policy]))
-
-
-@every_algorithm
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "default"])
-@pytest.mark.parametrize("policy", ["plain_box", "unknown"])
-def test_tensors_of_every_variant(algo: str, policy: str, variant: str) -> None:
-    assert_every_tensor_has_a_device(lambda: sample_model(algo, **{**POLICIES[policy], **VARIANTS[variant]}))
-
-
-@pytest.mark.parametrize("rank", [2, 5, "full"])
-@pytest.mark.parametrize("ent_coef", [0.0, 0.01])
-@pytest.mark.parametrize("policy", ["plain_box", "unknown", "gsde"])
-def test_tensors_of_every_rank(policy: str, ent_coef: float, rank: int | str) -> None:
-    assert_every_tensor_has_a_device(lambda: sample_model(fisher_rank=rank, ent_coef=ent_coef, **POLICIES[policy]))
+    arguments = {"algo": algo, **POLICIES[policy], **variant}
+    assert is_same(updated_with_default_device("meta", **arguments), updated_with_default_device("cpu", **arguments))
 
 
 class Operations(TorchDispatchMode):
@@ -130,8 +110,10 @@ def synchronisations_of_the_critic(n_critic_updates: int, **arguments: Any) -> t
     return operations.counts[SYNCHRONISATION], operations.counts.total()
 
 
-@pytest.mark.parametrize("max_grad_norm", [None, 0.5])
-@pytest.mark.parametrize("policy", ["plain_box", "factored", "unknown", "dict", "image"])
+@pytest.mark.parametrize(
+    ("policy", "max_grad_norm"),
+    [("plain_box", None), ("plain_box", 0.5), ("factored", None), ("unknown", 0.5), ("dict", None)],
+)
 def test_minibatches_of_the_critic_wait_for_nothing(policy: str, max_grad_norm: float | None) -> None:
     """However many there are: a number is read when they are all done."""
     arguments = {**POLICIES[policy], "max_grad_norm": max_grad_norm}
@@ -210,10 +192,8 @@ def held(algo: str, **arguments: Any) -> tuple[float, float]:
     "arguments",
     [
         {},
-        {"target_kl": None},
-        {"line_search": True},
-        {"action_space": DISCRETE},
-        {"max_grad_norm": 0.5},
+        {"target_kl": None, "action_space": ACTION_SPACES["Discrete"]},
+        {"line_search": True, "max_grad_norm": 0.5},
         {"batch_size": 6},
         {"batch_size": 1, "target_kl": None},
     ],
@@ -230,31 +210,15 @@ def test_a_rank_1_update_holds_four_vectors_of_the_parameters_size(arguments: di
     assert largest < 1.1
 
 
-@every_algorithm
-@pytest.mark.parametrize("policy", ["box", "unknown"])
+@pytest.mark.parametrize(
+    ("algo", "policy"), [("smac_full", "plain_box"), ("smac_full", "unknown"), ("accg", "plain_box"), ("acadam", "plain_box")]
+)
 def test_no_update_forms_the_scores(algo: str, policy: str) -> None:
     """Nothing as large as N × d; not for the Gram matrix either, where the layers are known."""
-    arguments = {**WIDE["policy_kwargs"], **({"features_extractor_class": OwnExtractor} if policy == "unknown" else {})}
+    arguments = {**WIDE["policy_kwargs"], **({"features_extractor_class": Residual} if policy == "unknown" else {})}
     peak, largest = held(algo, policy_kwargs=arguments)
     assert largest < 1.1
     assert peak < 12 < N
-
-
-def test_scores_that_are_formed_are_seen() -> None:
-    """By the same measurement."""
-    model = sample_model(n_steps=N // 2, **WIDE)
-    collect(model)
-    rollout = next(model.rollout_buffer.get())
-    evaluator = Evaluator(model.policy)
-    batch = make_actor_batch(evaluator, model.actor_parameters, rollout.observations, rollout.actions, rollout.advantages)
-    d = len(batch.gradient)
-    storages = Storages(smallest=4 * d // 8)
-    storages.ignore(iter(()))
-    with storages:
-        weight = max(model.actor_parameters, key=th.numel)
-        scores = batch.scores._scores_of([weight], slice(None))
-    assert scores.shape == (N, weight.numel())
-    assert storages.largest / (4 * d) > 0.9 * N and storages.peak >= storages.largest
 
 
 def test_the_policies_of_this_file_are_what_they_are_called() -> None:

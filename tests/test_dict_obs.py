@@ -1,7 +1,5 @@
 """Dict observations."""
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,29 +7,32 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.envs import BitFlippingEnv, SimpleMultiObsEnv
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecExtractDictObs, VecFrameStack, VecNormalize
 
-from sb3_smac.common.parameters import split_parameters
-from tests.algorithms import SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
+from tests.algorithms import ACTION_SPACES, VECTOR, SampleEnv, is_finite, is_same, make, snapshot
 
-VECTOR = spaces.Box(-1, 1, (3,))
 IMAGE = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
 TINY_CNN = {"net_arch": [8], "features_extractor_kwargs": {"cnn_output_dim": 8}}
-
 OBSERVATION_SPACES: dict[str, spaces.Dict] = {
     "vectors": spaces.Dict({"a": VECTOR, "b": spaces.Box(-1, 1, (2,), dtype=np.float64)}),
     "discrete": spaces.Dict({"a": spaces.Discrete(3), "b": spaces.MultiDiscrete([2, 3]), "c": spaces.MultiBinary(2)}),
     "image": spaces.Dict({"image": IMAGE, "vector": VECTOR, "discrete": spaces.Discrete(4)}),
 }
-every_observation_space = pytest.mark.parametrize("space", OBSERVATION_SPACES)
 
 
-@every_algorithm
-@every_observation_space
-@pytest.mark.parametrize("action_space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,))], ids=["Discrete", "Box"])
-def test_learns(algo: str, space: str, action_space: spaces.Space) -> None:
-    """In minibatches too, which take the same rows of every key."""
-    env = SampleEnv(OBSERVATION_SPACES[space], action_space)
+@pytest.mark.parametrize(
+    ("algo", "space", "actions"),
+    [
+        *[("smac", space, "Discrete") for space in OBSERVATION_SPACES],
+        *[(algo, "image", "Box") for algo in ("smac_full", "accg", "acadam")],
+    ],
+)
+def test_learns(algo: str, space: str, actions: str) -> None:
+    """
+    In minibatches too, which take the same rows of every key. Actor and critic are disjoint: only an extractor without
+    parameters is shared, and every parameter is in exactly one list.
+    """
+    env = SampleEnv(OBSERVATION_SPACES[space], ACTION_SPACES[actions])
     policy_kwargs = TINY_CNN if space == "image" else {}
     model = make(algo, env, "MultiInputPolicy", policy_kwargs=policy_kwargs, batch_size=12, target_kl=0.01)
     before = snapshot(model)
@@ -39,18 +40,11 @@ def test_learns(algo: str, space: str, action_space: spaces.Space) -> None:
     assert is_finite(model)
     assert not is_same(before, snapshot(model))
     assert len(evaluate_policy(model, env, n_eval_episodes=2, warn=False, return_episode_rewards=True)[0]) == 2
-
-
-@every_observation_space
-def test_actor_and_critic_are_disjoint_by_default(space: str) -> None:
-    """Only an extractor without parameters is shared, and every parameter is in exactly one list."""
-    env = SampleEnv(OBSERVATION_SPACES[space], spaces.Discrete(3))
-    policy = make("smac", env, "MultiInputPolicy", policy_kwargs=TINY_CNN if space == "image" else {}).policy
-    actor, critic = (set(map(id, parameters)) for parameters in split_parameters(policy))
-    assert actor | critic == {id(parameter) for parameter in policy.parameters()}
-    assert not actor & critic
-    assert {id(parameter) for parameter in policy.vf_features_extractor.parameters()} <= critic
-    assert {id(parameter) for parameter in policy.pi_features_extractor.parameters()} <= actor
+    policy = model.policy
+    actor, critic = (set(map(id, parameters)) for parameters in (model.actor_parameters, model.critic_parameters))
+    assert actor | critic == set(map(id, policy.parameters())) and not actor & critic
+    assert set(map(id, policy.vf_features_extractor.parameters())) <= critic
+    assert set(map(id, policy.pi_features_extractor.parameters())) <= actor
 
 
 class OnlyVector(gym.ObservationWrapper):
@@ -60,50 +54,38 @@ class OnlyVector(gym.ObservationWrapper):
         super().__init__(env)
         self.observation_space = env.observation_space["vector"]
 
-    def observation(self, observation: Any) -> Any:
+    def observation(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         return observation["vector"]
 
 
-@every_algorithm
-def test_a_dict_of_one_vector_is_the_vector(algo: str) -> None:
+def test_a_dict_of_one_vector_is_the_vector() -> None:
     """The same training, whichever way the observation is wrapped (and where nobody normalises it)."""
     results = []
     for wrapper, policy in ((lambda env: env, "MultiInputPolicy"), (OnlyVector, "MlpPolicy")):
-        env = SampleEnv(spaces.Dict({"vector": VECTOR}), spaces.Box(-1, 1, (2,)))
-        model = make(algo, wrapper(env), policy, normalize_observations=False).learn(64)
+        env = SampleEnv(spaces.Dict({"vector": VECTOR}), ACTION_SPACES["Box"])
+        model = make("smac", wrapper(env), policy, normalize_observations=False).learn(64)
         results.append([parameter.detach() for parameter in (*model.actor_parameters, *model.critic_parameters)])
     for one, other in zip(*results, strict=True):
         th.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-@every_algorithm
-def test_goal_environment(algo: str) -> None:
-    """Successes are logged, as for the goal environments that the off-policy algorithms are made for."""
-    model = make(algo, BitFlippingEnv(n_bits=3), "MultiInputPolicy").learn(64)
-    assert 0 <= np.mean(model.ep_success_buffer) <= 1
-    assert len(model.ep_success_buffer) > 5
-
-
-@every_algorithm
-def test_wrappers_that_treat_the_keys_differently(algo: str) -> None:
+def test_wrappers_that_treat_the_keys_differently() -> None:
     """Vectors normalised, images stacked."""
     env = DummyVecEnv([lambda: SimpleMultiObsEnv(channel_last=False)] * 2)
+    channels = env.observation_space["img"].shape[0]
     env = VecFrameStack(VecNormalize(env, norm_obs_keys=["vec"]), n_stack=2, channels_order={"vec": None, "img": "first"})
-    model = make(algo, env, "MultiInputPolicy", policy_kwargs=TINY_CNN, n_steps=16).learn(32)
+    model = make("smac", env, "MultiInputPolicy", policy_kwargs=TINY_CNN, n_steps=16).learn(32)
     assert is_finite(model)
-    assert (
-        model.observation_space["img"].shape[0] == 2 * SimpleMultiObsEnv(channel_last=False).observation_space["img"].shape[0]
-    )
+    assert model.observation_space["img"].shape[0] == 2 * channels
 
 
-@every_algorithm
+def test_one_key_of_a_dict() -> None:
+    env = DummyVecEnv([lambda: SampleEnv(OBSERVATION_SPACES["vectors"], spaces.Discrete(2))] * 2)
+    model = make("smac", VecExtractDictObs(env, key="a")).learn(64)
+    assert model.observation_space.shape == (3,) and is_finite(model)
+
+
 @pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy"])
-def test_the_wrong_policy_is_refused(algo: str, policy: str) -> None:
+def test_the_wrong_policy_is_refused(policy: str) -> None:
     with pytest.raises(ValueError, match="MultiInputPolicy"):
-        make(algo, BitFlippingEnv(n_bits=3), policy)
-
-
-@every_algorithm
-def test_nested_dicts_are_refused(algo: str) -> None:
-    with pytest.raises(NotImplementedError, match=r"[Nn]ested"):
-        make(algo, SampleEnv(spaces.Dict({"a": spaces.Dict({"b": VECTOR})}), spaces.Discrete(2)), "MultiInputPolicy")
+        make("smac", BitFlippingEnv(n_bits=3), policy)

@@ -20,7 +20,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_smac import ACCG, ACSGD, ALGORITHMS, SMAC, ACAdam
-from tests.algorithms import TABLE, make
+from tests.algorithms import make
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -33,10 +33,6 @@ GONE = {
 """What the documents name as code of an earlier commit, or of others."""
 
 FENCE = re.compile(r"^```.*?^```", flags=re.DOTALL | re.MULTILINE)
-
-
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
 
 
 def anchors(path: Path) -> set[str]:
@@ -52,17 +48,16 @@ def links(path: Path) -> Iterator[str]:
             yield unquote(target)
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_links(path: Path) -> None:
+def test_links() -> None:
     """Every relative link leads to a file, and its anchor to a heading of it."""
-    for link in links(path):
+    for path, link in ((page, link) for page in TEXTS for link in links(page)):
         file, _, anchor = link.partition("#")
         target = (path.parent / file).resolve() if file else path
-        assert target.is_file(), link
+        assert target.is_file(), (path, link)
         if DOCS in path.parents:
             assert DOCS / "pages" in target.parents, f"{link} is outside the site"
         if anchor:
-            assert anchor in anchors(target), link
+            assert anchor in anchors(target), (path, link)
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -188,23 +183,20 @@ def test_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert all(model._n_updates >= expected for model in trained)
 
 
-def documented_keys() -> list[str]:
-    """Keys of the tables of the TensorBoard page."""
-    text = (DOCS / "pages" / "tensorboard.md").read_text(encoding="utf-8")
-    return re.findall(r"^\| `((?:train|rollout|time)/\w+)` \|", text, flags=re.MULTILINE)
-
-
 def test_tensorboard_keys(tmp_path: Path) -> None:
-    """What short trainings of all algorithms write is what the page explains: no key more, none less."""
+    """What short trainings write, of those that write the most, is what the page explains: no key more, none less."""
     written: set[str] = set()
-    for algo in TABLE:
+    for algo in ("smac_full", "accg"):
         env = gym.make("Pendulum-v1", max_episode_steps=10)
-        make(algo, env, tensorboard_log=str(tmp_path / algo)).learn(96)
+        make(algo, env, tensorboard_log=str(tmp_path / algo)).learn(64)
         (folder,) = (tmp_path / algo).iterdir()
         read = EventAccumulator(str(folder))
         read.Reload()
         written |= set(read.Tags()["scalars"])
-    documented = documented_keys()
+        assert [event.step for event in read.Scalars("rollout/ep_rew_mean")] == [32, 64]
+        assert [event.step for event in read.Scalars("train/value_loss")] == [64]  # with the rollout that follows the update
+    page = (DOCS / "pages" / "tensorboard.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `((?:train|rollout|time)/\w+)` \|", page, flags=re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert set(documented) == written
 
@@ -212,18 +204,8 @@ def test_tensorboard_keys(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("mkdocs") is None or find_spec("mkdocstrings") is None, reason="no MkDocs (the extra [docs])")
 def test_strict_build(tmp_path: Path) -> None:
     """As `make docs` does it: a warning is an error. Every page has its text, and the API its docstrings."""
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--config-file",
-        DOCS / "mkdocs.yml",
-        "--site-dir",
-        tmp_path,
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
+    options = ["--strict", "--config-file", DOCS / "mkdocs.yml", "--site-dir", tmp_path]
+    run = subprocess.run([sys.executable, "-m", "mkdocs", "build", *options], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     api = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
     assert all(cls.__name__ in api for cls in ALGORITHMS.values())

@@ -45,19 +45,16 @@ def test_they_act_and_value_as_they_did(name: str) -> None:
 
 
 @every_model
-def test_they_know_what_they_were_trained_with(name: str) -> None:
-    """Statistics, counters and optimizers."""
-    model = load(name)
+def test_they_go_on_training(name: str) -> None:
+    """
+    From where they were, with statistics, counters and optimizers: the rollout's values are still those of the critic after
+    the first new statistics.
+    """
+    model = load(name, env=make_vec_env(MODELS[name][1], seed=0))
     assert model.policy.normalize_observations and model.policy.normalize_returns
     assert model.policy.observation_normalizer.count == model.policy.return_normalizer.count == 128
     assert (model.num_timesteps, model._n_updates) == (128, 2)
     assert all(parameters["state"] for key, parameters in model.get_parameters().items() if "optimizer" in key)
-
-
-@every_model
-def test_they_go_on_training(name: str) -> None:
-    """From where they were: the rollout's values are still those of the critic after the first new statistics."""
-    model = load(name, env=make_vec_env(MODELS[name][1], seed=0))
     model.learn(64, reset_num_timesteps=False)
     assert is_finite(model)
     assert model.policy.return_normalizer.count == 192

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -11,9 +10,8 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make
-
-BOX = spaces.Box(-1, 1, (3,))
+from tests.algorithms import ACTION_SPACES as SUPPORTED
+from tests.algorithms import TABLE, VECTOR, SampleEnv, every_algorithm, is_finite, is_same, make
 
 
 class SubclassedBox(spaces.Box):
@@ -21,24 +19,20 @@ class SubclassedBox(spaces.Box):
 
 
 ACTION_SPACES: dict[str, spaces.Space] = {
-    "Discrete": spaces.Discrete(3),
-    "Box": spaces.Box(-1, 1, (2,)),
+    **SUPPORTED,
     "BoxOfFloat64": spaces.Box(-1, 1, (2,), dtype=np.float64),
     "BoxOfTwoDimensions": spaces.Box(-1, 1, (2, 2)),
     "BoxWithOtherBounds": spaces.Box(np.array([-1, 5], dtype=np.float32), np.array([0, 7], dtype=np.float32)),
     "SubclassedBox": SubclassedBox(-1, 1, (2,)),
-    "MultiDiscrete": spaces.MultiDiscrete([2, 4]),
-    "MultiBinary": spaces.MultiBinary(3),
 }
 
 
-@every_algorithm
 @pytest.mark.parametrize("space", ACTION_SPACES)
-def test_shapes(algo: str, space: str) -> None:
+def test_shapes(space: str) -> None:
     """One observation gives one action of the space, a batch of them a batch, with the space's type."""
     action_space = ACTION_SPACES[space]
-    env = SampleEnv(BOX, action_space)
-    model = make(algo, env).learn(32)
+    env = SampleEnv(VECTOR, action_space)
+    model = make("smac", env).learn(32)
     observation, _ = env.reset(seed=0)
     for deterministic in (True, False):
         action, state = model.predict(observation, deterministic=deterministic)
@@ -49,10 +43,9 @@ def test_shapes(algo: str, space: str) -> None:
         assert not isinstance(action_space, spaces.Box) or action.dtype == action_space.dtype
 
 
-@every_algorithm
-def test_deterministic_means_the_mode(algo: str) -> None:
+def test_deterministic_means_the_mode() -> None:
     """Deterministic actions repeat and are the mean of the stochastic ones, which differ."""
-    model = make(algo).learn(32)
+    model = make("smac").learn(32)
     observation = np.array([[0.5, 0.5, 0.1]], dtype=np.float32)
     once, again = (model.predict(observation, deterministic=True)[0] for _ in range(2))
     assert is_same(once, again)
@@ -64,22 +57,19 @@ def test_deterministic_means_the_mode(algo: str) -> None:
     assert len(set(sampled.tolist())) > 10
 
 
-@every_algorithm
-def test_does_not_change_the_model(algo: str) -> None:
+def test_does_not_change_the_model() -> None:
     """Neither the policy's mode nor the random numbers that training uses next."""
-    model = make(algo).learn(32)
+    model = make("smac").learn(32)
     state = th.get_rng_state()
     model.predict(np.zeros(3, dtype=np.float32), deterministic=True)
     assert not model.policy.training
     assert th.equal(state, th.get_rng_state())
 
 
-@every_algorithm
-@pytest.mark.parametrize("n_envs", [1, 3])
-def test_evaluation(algo: str, n_envs: int) -> None:
+def test_evaluation() -> None:
     """The model and its policy are both accepted by ``evaluate_policy``, and agree."""
-    env = make_vec_env("CartPole-v1", n_envs=n_envs, seed=0)
-    model = make(algo, env).learn(32 * n_envs)
+    env = make_vec_env("CartPole-v1", n_envs=3, seed=0)
+    model = make("smac", env).learn(32 * 3)
     returns = []
     for predictor in (model, model.policy):
         env.seed(0)
@@ -87,17 +77,9 @@ def test_evaluation(algo: str, n_envs: int) -> None:
     assert returns[0] == returns[1] and len(returns[0][0]) == 3
 
 
-@every_algorithm
-def test_the_tuple_of_reset_is_refused(algo: str) -> None:
-    """Gymnasium's ``reset`` returns a tuple, a VecEnv's does not."""
-    with pytest.raises(ValueError, match="mixing Gym API"):
-        make(algo).predict(gym.make("Pendulum-v1").reset())
-
-
-@every_algorithm
 @pytest.mark.parametrize("device", ["cpu", "auto", th.device("cpu")])
-def test_device(algo: str, device: Any) -> None:
-    model = make(algo, device=device)
+def test_device(device: Any) -> None:
+    model = make("smac", device=device)
     expected = "cuda" if device == "auto" and th.cuda.is_available() else "cpu"
     assert model.device.type == expected
     assert {parameter.device.type for parameter in model.policy.parameters()} == {expected}

@@ -9,14 +9,13 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
-from tests.algorithms import SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
+from tests.algorithms import VECTOR, SampleEnv, is_finite, is_same, make, snapshot
 
 POLICIES: dict[str, dict[str, Any]] = {
     "default": {},
     "expln": {"use_expln": True},
     "squashed": {"squash_output": True},
     "one_noise": {"full_std": False},
-    "low_noise": {"log_std_init": -2.0},
 }
 
 
@@ -32,8 +31,10 @@ class Recorder(gym.Wrapper):
         return super().step(action)
 
 
-@every_algorithm
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("algo", "policy"),
+    [*[("smac", policy) for policy in POLICIES], *[(algo, "squashed") for algo in ("smac_full", "accg", "acadam")]],
+)
 def test_learns(algo: str, policy: str) -> None:
     """The noise is learned too, and squashed actions are scaled to the environment's bounds."""
     env = Recorder(gym.make("Pendulum-v1"))  # actions in [-2, 2]
@@ -51,11 +52,10 @@ def test_learns(algo: str, policy: str) -> None:
         np.testing.assert_allclose(sent, stored.clip(-2, 2), rtol=1e-5)
 
 
-@every_algorithm
 @pytest.mark.parametrize(("frequency", "drawn"), [(-1, 2), (4, 18)])
-def test_how_often_noise_is_drawn(algo: str, frequency: int, drawn: int) -> None:
+def test_how_often_noise_is_drawn(frequency: int, drawn: int) -> None:
     """Once a rollout, and every ``sde_sample_freq`` steps: the update itself draws none."""
-    model = make(algo, make_vec_env("Pendulum-v1", n_envs=2), use_sde=True, sde_sample_freq=frequency)
+    model = make("smac", make_vec_env("Pendulum-v1", n_envs=2), use_sde=True, sde_sample_freq=frequency)
     calls = []
     reset_noise = model.policy.reset_noise
     model.policy.reset_noise = lambda n_envs=1: (calls.append(n_envs), reset_noise(n_envs))  # type: ignore[method-assign]
@@ -63,35 +63,14 @@ def test_how_often_noise_is_drawn(algo: str, frequency: int, drawn: int) -> None
     assert calls == [2] * drawn
 
 
-@every_algorithm
-def test_actions_of_two_dimensions(algo: str) -> None:
-    env = SampleEnv(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2, 2)))
-    assert is_finite(make(algo, env, use_sde=True, batch_size=12, target_kl=0.01).learn(64))
+def test_actions_of_two_dimensions() -> None:
+    env = SampleEnv(VECTOR, spaces.Box(-1, 1, (2, 2)))
+    assert is_finite(make("smac", env, use_sde=True, batch_size=12, target_kl=0.01).learn(64))
 
 
-@every_algorithm
-def test_noise_is_constant_until_it_is_drawn_again(algo: str) -> None:
-    """Stochastic actions repeat for the same observation, unlike Gaussian ones."""
-    model = make(algo, use_sde=True).learn(32)
-    observation = np.array([0.1, 0.9, 0.5], dtype=np.float32)
-    first, second = model.predict(observation)[0], model.predict(observation)[0]
-    assert is_same(first, second)
-    model.policy.reset_noise()
-    assert not is_same(first, model.predict(observation)[0])
-
-
-@every_algorithm
-def test_refused_where_it_makes_no_sense(algo: str) -> None:
-    with pytest.raises(ValueError, match="only be used with continuous actions"):
-        make(algo, "CartPole-v1", use_sde=True)
-    with pytest.raises(AssertionError, match="use_sde=True"):
-        make(algo, policy_kwargs={"squash_output": True})
-
-
-@every_algorithm
-def test_minibatches_keep_the_exploration_noise(algo: str) -> None:
+def test_minibatches_keep_the_exploration_noise() -> None:
     """Computing distributions and KL divergences in the update leaves the noise of the rollout as it was."""
-    model = make(algo, use_sde=True, batch_size=8, target_kl=0.01).learn(32)
+    model = make("smac", use_sde=True, batch_size=8, target_kl=0.01).learn(32)
     before = model.policy.action_dist.exploration_mat.clone()
     state = snapshot(model)
     model.train()

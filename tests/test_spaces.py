@@ -10,20 +10,15 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac.maths import flatten
-from tests.algorithms import SampleEnv, every_algorithm, is_finite, make
-
-BOX = spaces.Box(-1, 1, (3,))
+from tests.algorithms import ACTION_SPACES as SUPPORTED
+from tests.algorithms import VECTOR, SampleEnv, every_algorithm, is_finite, make
 
 ACTION_SPACES: dict[str, spaces.Space] = {
-    "Discrete": spaces.Discrete(3),
-    "Box": spaces.Box(-1, 1, (2,)),
+    **SUPPORTED,
     "BoxOfManyNumbers": spaces.Box(-1, 1, (20,)),
     "BoxOfTwoDimensions": spaces.Box(-1, 1, (2, 2)),
-    "MultiDiscrete": spaces.MultiDiscrete([2, 4, 3]),
-    "MultiBinary": spaces.MultiBinary(4),
 }
 OBSERVATION_SPACES: dict[str, spaces.Space] = {
-    "Box": BOX,
     "BoxOfFloat64": spaces.Box(-1, 1, (3,), dtype=np.float64),
     "BoxOfTwoDimensions": spaces.Box(-1, 1, (2, 3)),
     "UnboundedBox": spaces.Box(-np.inf, np.inf, (3,)),
@@ -54,7 +49,7 @@ def divergence(old: ActorCriticPolicy, new: ActorCriticPolicy, observations: np.
 def test_sized_steps(algo: str, space: str) -> None:
     """The policy moves by the KL divergence that was asked for, whatever an action is made of."""
     arguments = {"target_kl": 0.01, "line_search": False, "normalize_observations": False}  # new statistics move it once more
-    old, model = (make(algo, SampleEnv(BOX, ACTION_SPACES[space]), **arguments) for _ in range(2))  # same weights
+    old, model = (make(algo, SampleEnv(VECTOR, ACTION_SPACES[space]), **arguments) for _ in range(2))  # same weights
     model.learn(32)
     moved = divergence(old.policy, model.policy, model.rollout_buffer.observations.reshape(32, 3))
     assert math.isclose(moved, 0.01, rel_tol=0.11)
@@ -62,10 +57,10 @@ def test_sized_steps(algo: str, space: str) -> None:
 
 
 @every_algorithm
-@pytest.mark.parametrize("space", ACTION_SPACES)
+@pytest.mark.parametrize("space", SUPPORTED)
 def test_fixed_steps(algo: str, space: str) -> None:
     """In minibatches; the standard deviation is logged where there is one."""
-    env = SampleEnv(BOX, ACTION_SPACES[space])
+    env = SampleEnv(VECTOR, SUPPORTED[space])
     model = make(algo, env, target_kl=None, learning_rate=0.01, batch_size=8)
     before = flatten(model.actor_parameters)
     model.learn(64)
@@ -74,16 +69,13 @@ def test_fixed_steps(algo: str, space: str) -> None:
     assert ("train/std" in model.logger.name_to_value) == isinstance(env.action_space, spaces.Box)
 
 
-@every_algorithm
 @pytest.mark.parametrize("space", OBSERVATION_SPACES)
-def test_observation_spaces(algo: str, space: str) -> None:
+def test_observation_spaces(space: str) -> None:
     """Both the actor and the critic read the observation."""
-    model = make(algo, SampleEnv(OBSERVATION_SPACES[space], spaces.Discrete(2))).learn(64)
-    assert is_finite(model)
-    generator = np.random.default_rng(0)
     env = SampleEnv(OBSERVATION_SPACES[space], spaces.Discrete(2))
-    observations = [env.reset(seed=int(generator.integers(1000)))[0] for _ in range(8)]
-    batch, _ = model.policy.obs_to_tensor(np.stack(observations))
+    model = make("smac", env).learn(64)
+    assert is_finite(model)
+    batch, _ = model.policy.obs_to_tensor(np.stack([env.reset(seed=seed)[0] for seed in range(8)]))
     with th.no_grad():
         probabilities = model.policy.get_distribution(batch).distribution.probs
         values = model.policy.predict_values(batch)
@@ -91,23 +83,20 @@ def test_observation_spaces(algo: str, space: str) -> None:
     assert len(values.unique()) > 1
 
 
-@every_algorithm
 @pytest.mark.parametrize("space", UNSUPPORTED_ACTION_SPACES)
-def test_unsupported_action_spaces_are_refused(algo: str, space: str) -> None:
+def test_unsupported_action_spaces_are_refused(space: str) -> None:
     """With Stable-Baselines3's message, when the model is built."""
     with pytest.raises(AssertionError, match=r"action space|only supports"):
-        make(algo, SampleEnv(BOX, UNSUPPORTED_ACTION_SPACES[space]))
+        make("smac", SampleEnv(VECTOR, UNSUPPORTED_ACTION_SPACES[space]))
 
 
-@every_algorithm
-def test_actions_are_clipped_for_the_environment_only(algo: str) -> None:
+def test_actions_are_clipped_for_the_environment_only() -> None:
     """The environment gets actions of its space; the policy learns from those that it drew."""
-    env = SampleEnv(BOX, spaces.Box(-0.01, 0.01, (2,)))
-    model = make(algo, env).learn(32)  # SampleEnv refuses an action that is not of its space
+    env = SampleEnv(VECTOR, spaces.Box(-0.01, 0.01, (2,)))
+    model = make("smac", env).learn(32)  # SampleEnv refuses an action that is not of its space
     assert np.abs(model.rollout_buffer.actions).max() > 0.01
 
 
-@every_algorithm
 @pytest.mark.parametrize("env", ["MountainCar-v0", "Acrobot-v1", "MountainCarContinuous-v0"])
-def test_gymnasium_tasks(algo: str, env: str) -> None:
-    assert is_finite(make(algo, gym.make(env)).learn(32))
+def test_gymnasium_tasks(env: str) -> None:
+    assert is_finite(make("smac", gym.make(env)).learn(32))

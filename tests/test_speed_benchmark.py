@@ -23,8 +23,6 @@ for package in ("matplotlib", "pandas", "tabulate"):
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 OBSERVATION_SIZE, ACTION_SIZE, HIDDEN = 5, 2, (16, 16)
-FLOAT = 4
-"""Bytes."""
 
 
 @pytest.fixture(scope="module")
@@ -80,31 +78,6 @@ def test_peak_memory_counts_what_is_alive_at_once(speed: ModuleType) -> None:
     assert speed.timing.peak_numpy_memory(allocate_arrays) == pytest.approx(800_000, rel=0.01)
 
 
-@pytest.mark.parametrize("name, n_matrices", [("SMAC", 0), ("SMAC, full", 5), ("AC-CG", 0)])
-def test_memory_of_an_update(speed: ModuleType, name: str, n_matrices: int) -> None:
-    """
-    ``train()`` needs a multiple of parameters and rollout (the activations of both networks are most of it) and, for the full
-    Fisher, a few N x N matrices. The N x d matrix of scores would be above that, and a matrix N x N for rank 1 would make it
-    grow faster than N.
-    """
-    peaks = {}
-    for size in (512, 1024):
-        update = make_update(speed, name, size)
-        known = speed.memory.parameter_bytes(update) + speed.memory.rollout_bytes(update)
-        peaks[size] = speed.memory.peak_of(update)
-        bound = 30 * known + n_matrices * FLOAT * size**2
-        n_actor = sum(parameter.numel() for parameter in update.model.actor_parameters)
-        assert peaks[size] < bound < FLOAT * size * n_actor * (2 if n_matrices else 1)
-    assert peaks[1024] < (4.2 if n_matrices else 2.1) * peaks[512]
-
-
-def test_memory_of_an_update_grows_with_parameters(speed: ModuleType) -> None:
-    """A few vectors of their size, once the parameters are more than the activations."""
-    for name in ("SMAC", "SMAC, full"):
-        update = make_update(speed, name, 32, 512)
-        assert speed.memory.peak_of(update) < 6 * speed.memory.parameter_bytes(update)
-
-
 def test_updates_start_from_the_same(speed: ModuleType) -> None:
     for name in ("SMAC, full", "AC-Adam", "PPO", "TRPO"):
         update = make_update(speed, name, 64, 8)
@@ -151,19 +124,6 @@ def test_materialised_scores_give_the_full_step(speed: ModuleType) -> None:
     expected = dict(zip(model.actor_parameters, direction, strict=True))
     for parameter, actual in zip(solve.parameters.values(), materialised, strict=True):
         th.testing.assert_close(actual, expected[parameter], rtol=1e-3, atol=1e-5)
-
-
-def test_steps_move_every_policy_a_little(speed: ModuleType) -> None:
-    data = speed.models.Data.random(200, OBSERVATION_SIZE, ACTION_SIZE)
-    steps = speed.actor.actor_steps(speed.models.RandomTask(OBSERVATION_SIZE, ACTION_SIZE), HIDDEN, data)
-    assert set(steps) == {*speed.actor.OURS, "plain autograd", "TRPO", "materialised scores"}
-    for name, step in steps.items():
-        is_solve = name == "materialised scores"
-        parameters = list(step.func.__self__.parameters.values() if is_solve else step.args[0].policy.parameters())
-        before = [each.clone() for each in parameters]
-        step()
-        moves = [(each - old).abs().max().item() for each, old in zip(parameters, before, strict=True)]
-        assert 0 < max(moves) < 1e-3, name
 
 
 def test_exponent(speed: ModuleType) -> None:

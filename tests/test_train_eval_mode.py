@@ -1,103 +1,38 @@
-"""Batch norm and dropout: on while the networks are fitted, off while the agent acts."""
+"""Batch norm and dropout: on while the networks are fitted, off while the agent acts (tests/test_what_acts_is_trained.py)."""
 
-import gymnasium as gym
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import nn
 
 from sb3_smac import NaturalActorCritic
 from tests.algorithms import every_algorithm, is_finite, is_same, make
+from tests.own_policies import BatchNormAndDropout
 
 
-class BatchNormAndDropout(BaseFeaturesExtractor):
-    """Both layers whose behaviour depends on the mode, and a count of the passes in each mode."""
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space, features_dim=int(np.prod(observation_space.shape)))
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(self.features_dim), nn.Dropout(0.5))
-        self.passes = {True: 0, False: 0}
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        self.passes[self.training] += 1
-        return self.layers(observations)
-
-
-def make_model(
-    algo: str, env: str | gym.Env = "CartPole-v1", share: bool | None = None, **arguments: object
-) -> NaturalActorCritic:
+def make_model(algo: str, share: bool | None = None, **arguments: Any) -> NaturalActorCritic:
     extractor = {"features_extractor_class": BatchNormAndDropout, "share_features_extractor": share}
-    return make(algo, env, policy_kwargs={"net_arch": [8], **extractor}, **arguments)
-
-
-def statistics(model: NaturalActorCritic) -> dict[str, th.Tensor]:
-    """The buffers of batch norm: running means, variances, and the number of batches."""
-    return {name: buffer.clone() for name, buffer in model.policy.named_buffers()}
+    return make(algo, "CartPole-v1", policy_kwargs={"net_arch": [8], **extractor}, **arguments)
 
 
 @every_algorithm
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_training_updates_the_statistics_of_both(algo: str, env: str) -> None:
+def test_training_updates_the_statistics_of_both(algo: str) -> None:
     """Actor and critic have their own extractor; each is fitted in training mode."""
-    model = make_model(algo, env)
+    model = make_model(algo)
     for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
-        assert extractor.layers[1].num_batches_tracked == 0  # building the model has not touched them
+        assert extractor.net[1].num_batches_tracked == 0  # building the model has not touched them
     model.learn(64)
     assert is_finite(model)
     for extractor, batches in ((model.policy.pi_features_extractor, 2), (model.policy.vf_features_extractor, 2 * 2 * 2)):
-        assert extractor.layers[1].num_batches_tracked == batches
-        assert not th.equal(extractor.layers[1].running_mean, th.zeros(extractor.features_dim))
-        assert not th.equal(extractor.layers[1].weight, th.ones(extractor.features_dim))
+        assert extractor.net[1].num_batches_tracked == batches
+        assert not th.equal(extractor.net[1].running_mean, th.zeros(extractor.features_dim))
+        assert not th.equal(extractor.net[1].weight, th.ones(extractor.features_dim))
 
 
-class WatchRollouts(BaseCallback):
-    """Notes the statistics at both ends of each rollout."""
-
-    def _on_training_start(self) -> None:
-        self.seen: list[tuple[dict, dict]] = []
-
-    def _on_rollout_start(self) -> None:
-        assert not self.model.policy.training
-        self.before = statistics(self.model)
-
-    def _on_step(self) -> bool:
-        assert not self.model.policy.training
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.seen.append((self.before, statistics(self.model)))
-
-
-@every_algorithm
-def test_collecting_rollouts_leaves_the_statistics(algo: str) -> None:
-    """Also in the second rollout, after training mode was on."""
-    callback = WatchRollouts()
-    make_model(algo).learn(64, callback=callback)
-    assert len(callback.seen) == 2
-    assert all(is_same(before, after) for before, after in callback.seen)
-    assert not is_same(callback.seen[0][1], callback.seen[1][0])
-
-
-@every_algorithm
-@pytest.mark.parametrize("trained", [False, True])
-def test_predictions_repeat(algo: str, trained: bool) -> None:
-    """Dropout is off and the statistics stay."""
-    model = make_model(algo, "Pendulum-v1")
-    if trained:
-        model.learn(32)
-    before = statistics(model)
-    observation = np.array([0.3, 0.8, -0.5], dtype=np.float32)
-    actions = [model.predict(observation, deterministic=True)[0] for _ in range(5)]
-    assert all(is_same(actions[0], action) for action in actions)
-    assert is_same(before, statistics(model))
-
-
-@every_algorithm
-@pytest.mark.parametrize("share", [None, True])
-@pytest.mark.parametrize("batch_size", [None, 16])
+@pytest.mark.parametrize(
+    ("algo", "share", "batch_size"), [("smac", None, None), ("smac_full", True, None), ("accg", None, 16)]
+)
 def test_steps_are_sized_by_what_the_policy_will_do(algo: str, share: bool | None, batch_size: int | None) -> None:
     """The KL divergence is measured in evaluation mode, where dropout does not drown it: steps are made, and no larger."""
     arguments = {"target_kl": 0.01, "n_steps": 64, "normalize_observations": False}  # whose first statistics move it, too
@@ -111,7 +46,7 @@ def test_steps_are_sized_by_what_the_policy_will_do(algo: str, share: bool | Non
     assert extractor.passes[True] > 0 and extractor.passes[False] > 64
 
 
-@every_algorithm
+@pytest.mark.parametrize("algo", ["smac", "smac_full"])
 def test_the_gradient_is_that_of_training_mode(algo: str) -> None:
     """Dropout draws from the generator in the update: another seed of it alone gives another actor."""
 

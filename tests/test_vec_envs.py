@@ -1,14 +1,12 @@
 """Any vectorised environment and its wrappers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import (
@@ -16,15 +14,13 @@ from stable_baselines3.common.vec_env import (
     SubprocVecEnv,
     VecCheckNan,
     VecEnv,
-    VecExtractDictObs,
     VecFrameStack,
     VecMonitor,
     VecNormalize,
 )
 
-from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
-
-DICT = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Box(-1, 1, (2,))})
+from sb3_smac import SMAC
+from tests.algorithms import is_finite, is_same, make, snapshot
 
 
 def bare(n_envs: int) -> VecEnv:
@@ -41,12 +37,10 @@ WRAPPERS: dict[str, Callable[[VecEnv], VecEnv]] = {
 }
 
 
-@every_algorithm
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("n_envs", [1, 3])
-def test_wrappers(algo: str, wrapper: str, n_envs: int) -> None:
+@pytest.mark.parametrize(("wrapper", "n_envs"), [("none", 1), *[(wrapper, 3) for wrapper in WRAPPERS]])
+def test_wrappers(wrapper: str, n_envs: int) -> None:
     """Episodes that a time limit cuts, in several environments at once; minibatches go across environments."""
-    model = make(algo, WRAPPERS[wrapper](bare(n_envs)), n_steps=16, batch_size=7, target_kl=0.01)
+    model = make("smac", WRAPPERS[wrapper](bare(n_envs)), n_steps=16, batch_size=7, target_kl=0.01)
     model.learn(32 * n_envs)
     assert (model.num_timesteps, model._n_updates) == (32 * n_envs, 2)
     assert is_finite(model)
@@ -55,43 +49,25 @@ def test_wrappers(algo: str, wrapper: str, n_envs: int) -> None:
     assert episodes == (3 * n_envs if wrapper in ("VecMonitor", "all") else 0)
 
 
-@pytest.fixture(scope="module")
-def subprocesses() -> Iterator[VecEnv]:
-    """Shared by all algorithms: starting processes takes seconds."""
-    env = make_vec_env("Pendulum-v1", n_envs=2, vec_env_cls=SubprocVecEnv)
-    yield env
-    env.close()
-
-
-@every_algorithm
-def test_processes_change_nothing(algo: str, subprocesses: VecEnv) -> None:
+def test_processes_change_nothing() -> None:
     """Training in other processes is training in this one, bit for bit."""
-    here = make(algo, make_vec_env("Pendulum-v1", n_envs=2)).learn(128)
-    there = make(algo, subprocesses).learn(128)
+    processes = make_vec_env("Pendulum-v1", n_envs=2, vec_env_cls=SubprocVecEnv)
+    here = make("smac", make_vec_env("Pendulum-v1", n_envs=2)).learn(128)
+    there = make("smac", processes).learn(128)
+    processes.close()
     assert is_same(snapshot(here), snapshot(there))
     assert is_same(here.rollout_buffer.observations, there.rollout_buffer.observations)
 
 
-@every_algorithm
-def test_the_number_of_environments_multiplies_the_rollout(algo: str) -> None:
-    """Each environment has its own noise and its own start."""
-    model = make(algo, make_vec_env("CartPole-v1", n_envs=4), n_steps=8).learn(32)
-    buffer = model.rollout_buffer
-    assert (buffer.n_envs, model._n_updates) == (4, 1)
-    observations = buffer.observations.reshape(4, 8, -1)  # flattened environment by environment
-    assert len(np.unique(observations[:, 0], axis=0)) == 4
-
-
-@every_algorithm
-def test_normalisation_is_saved_beside_the_model(algo: str, tmp_path: Path) -> None:
+def test_normalisation_is_saved_beside_the_model(tmp_path: Path) -> None:
     """Model and statistics, loaded together, act as before on raw observations, and only training moves the statistics."""
     env = VecNormalize(make_vec_env("Pendulum-v1"), gamma=0.9)
-    model = make(algo, env, gamma=0.9).learn(64)
+    model = make("smac", env, gamma=0.9).learn(64)
     model.save(tmp_path / "model")
     env.save(str(tmp_path / "statistics.pkl"))
     loaded_env = VecNormalize.load(str(tmp_path / "statistics.pkl"), make_vec_env("Pendulum-v1"))
     loaded_env.training = False
-    loaded = TABLE[algo].cls.load(tmp_path / "model", env=loaded_env)
+    loaded = SMAC.load(tmp_path / "model", env=loaded_env)
     raw = np.array([[0.5, 0.5, 3.0]], dtype=np.float32)
     normalised = env.normalize_obs(raw)
     assert not np.allclose(raw, normalised)
@@ -104,30 +80,3 @@ def test_normalisation_is_saved_beside_the_model(algo: str, tmp_path: Path) -> N
     loaded_env.training = True
     loaded.learn(32)
     assert loaded_env.obs_rms.count > count
-
-
-@every_algorithm
-def test_one_key_of_a_dict(algo: str) -> None:
-    env = DummyVecEnv([lambda: SampleEnv(DICT, spaces.Discrete(2))] * 2)
-    model = make(algo, VecExtractDictObs(env, key="a")).learn(64)
-    assert model.observation_space.shape == (3,) and is_finite(model)
-
-
-@every_algorithm
-def test_a_plain_environment_is_wrapped(algo: str) -> None:
-    """Monitored and vectorised, so that returns are logged."""
-    model = make(algo, gym.make("Pendulum-v1", max_episode_steps=10)).learn(32)
-    env: Any = model.get_env()
-    assert isinstance(env, DummyVecEnv) and env.num_envs == 1
-    assert len(model.ep_info_buffer or ()) == 3
-
-
-@every_algorithm
-def test_seeds_reach_every_environment(algo: str) -> None:
-    """Episode after episode, whatever state the environments were in before."""
-
-    def observations() -> np.ndarray:
-        env = make_vec_env("CartPole-v1", n_envs=2)  # no seed of its own
-        return make(algo, env, seed=5).learn(128).rollout_buffer.observations
-
-    assert is_same(observations(), observations())
