@@ -166,7 +166,7 @@ def test_wrong_values_are_refused_when_they_are_set(name: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("built", "then", "damping", "how"),
     [
-        ({}, {"fisher_rank": "full"}, 0.1, "attribute"),
+        ({}, {"fisher_rank": "full"}, 0.2, "attribute"),
         ({}, {"fisher_rank": 4}, 4 / 16, "load"),
         ({"fisher_rank": "full"}, {"fisher_rank": 1}, 0.1, "attribute"),
         ({"fisher_rank": "full"}, {"fisher_rank": 2, "batch_size": 8}, 2 / 8, "load"),
@@ -193,7 +193,7 @@ def test_the_default_damping_is_that_of_the_settings_now(
     [
         (1, [(7, 0.1), (7, 0.1), (2, 0.1)]),
         (3, [(7, 3 / 7), (7, 3 / 7), (2, 1.0)]),
-        ("full", [(7, 0.1), (7, 0.1), (2, 0.1)]),
+        ("full", [(7, 0.2), (7, 0.2), (2, 0.2)]),
     ],
 )
 def test_the_short_last_batch(rank: Any, expected: list[tuple[int, float]]) -> None:

@@ -99,11 +99,12 @@ class SMAC(NaturalActorCritic):
         super().__init__(**inherited(locals(), "damping", "fisher_rank"))
 
     def _check_hyperparameters(self) -> None:
-        super()._check_hyperparameters()
         checks.damping("damping", self.damping, optional=True)
         checks.integer("fisher_rank", self.fisher_rank, minimum=1, besides=("full",))
+        super()._check_hyperparameters()  # which asks for the target that goes with the rank
 
     def _setup_model(self) -> None:
+        self._check_hyperparameters()
         policy_kwargs = self.policy_kwargs
         if self.fisher_rank == "full" and self._acts_by_gaussian and issubclass(self.policy_class, NormalizingPolicy):
             self.policy_kwargs = {"log_std_init": LOG_STD_INIT, **policy_kwargs}
