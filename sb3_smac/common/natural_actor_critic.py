@@ -27,6 +27,7 @@ from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
 from sb3_smac.common.steps import ActorStep
 from sb3_smac.fast.plain_policy import plain_forward
+from sb3_smac.fast.threads import threads_of_torch
 
 CriticTarget = Literal["gae", "monte_carlo"]
 
@@ -280,7 +281,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._find_parameters(evaluator, rollout)
         self._update_learning_rates()
         is_untrained = self._n_updates == 0 and parameters.checksum(self.policy.parameters()) == self._checksum_when_built
-        with parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
+        with threads_of_torch(), parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
             moved = move_actor(self, evaluator, rollout, acted)
             value_loss = fit_critic(self, evaluator, rollout, is_untrained)
             kl = update_observation_statistics(self, evaluator, rollout, acted, moved, is_untrained)

@@ -19,7 +19,7 @@ from torch.distributions import Normal
 from sb3_smac import fast
 from sb3_smac.common.normalizer import CLIP, ObservationNormalizer, ReturnNormalizer
 from sb3_smac.common.policies import FAST_FORWARDS, NormalizingPolicy
-from sb3_smac.maths import Mlp, ScaleCall, flatten, forward_hooks, has_hooks, unflatten
+from sb3_smac.maths import Mlp, ScaleCall, forward_hooks, has_hooks, unflatten
 
 LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
 
@@ -222,23 +222,24 @@ class PlainPolicy:
 
     def value_gradients(
         self, observations: th.Tensor, targets: th.Tensor, out: Sequence[th.Tensor]
-    ) -> Callable[[th.Tensor], th.Tensor]:
+    ) -> Callable[[th.Tensor], float]:
         """
         :param observations: shape (N, ...)
         :param targets: regression targets, shape (N,)
-        :param out: where gradients go, shaped as the critic's parameters
+        :param out: where gradients go, shaped as the critic's parameters, whose memory stays where it is
         :return: a function that takes indices of samples, computes the gradients of the critic's mean squared error on them,
             and returns that error
         """
-        features, targets = self.features(observations), targets.float()[:, None]
+        features, network = self.features(observations).numpy(), self.critic.arrays()
+        targets_, out_ = targets.float()[:, None].numpy(), [gradient.numpy() for gradient in out]
 
-        @th.no_grad()
-        def gradients(indices: th.Tensor) -> th.Tensor:
-            activations = self.critic.activations(features[indices])
-            residuals = activations[-1] - targets[indices]
-            deltas = self.critic.output_gradients(activations, residuals * (2 / len(indices)))
-            self.critic.parameter_gradients(activations, deltas, out)
-            return residuals.square().mean()
+        def gradients(indices: th.Tensor) -> float:
+            chosen = indices.numpy()
+            activations = network.activations(features[chosen])
+            residuals = activations[-1] - targets_[chosen]
+            deltas = network.output_gradients(activations, residuals * (2 / len(chosen)))
+            network.parameter_gradients(activations, deltas, out_)
+            return float(np.vdot(residuals, residuals)) / len(chosen)
 
         return gradients
 
@@ -257,26 +258,29 @@ class PlainPolicy:
         :param parameters: the actor's parameters, all those of :attr:`actor` and log-σ, d entries in all
         :return: the product, as a function of v of shape (d,)
         """
-        activations = self.actor.activations(self.features(observations))
-        size = len(activations[0])
-        probs = None if self.is_gaussian else activations[-1].softmax(dim=1)
-        inverse_variance = (-2 * self.policy.log_std.detach()).exp() if self.is_gaussian else th.ones(())
+        network = self.actor.arrays()
+        activations = network.activations(self.features(observations).numpy())
+        size, order = len(activations[0]), [*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])]
+        if self.is_gaussian:
+            inverse_variance = (-2 * self.policy.log_std.detach()).exp().numpy()
+        else:
+            probs = th.from_numpy(activations[-1]).softmax(dim=1).numpy()
 
-        @th.no_grad()
         def product(vector: th.Tensor) -> th.Tensor:
-            tangents = dict(zip(parameters, unflatten(vector, parameters), strict=True))
-            moved = self.actor.directional_derivative(
-                activations, [tangents[parameter] for parameter in self.actor.parameters]
+            result = th.empty_like(vector)
+            tangents, out = (
+                [pieces[parameter] for parameter in order]
+                for pieces in (_by_parameter(part, parameters) for part in (vector, result))
             )
-            if probs is None:
-                moved = moved * inverse_variance
-            else:
-                moved = probs * (moved - (probs * moved).sum(dim=1, keepdim=True))
-            deltas = self.actor.output_gradients(activations, moved / size)
-            gradients = dict(zip(self.actor.parameters, self.actor.parameter_gradients(activations, deltas), strict=True))
+            moved = network.directional_derivative(activations, tangents)
             if self.is_gaussian:
-                gradients[self.policy.log_std] = 2 * tangents[self.policy.log_std]
-            return flatten(gradients[parameter] for parameter in parameters)
+                moved *= inverse_variance
+                np.multiply(tangents[-1], 2, out=out[-1])
+            else:
+                moved = probs * (moved - (probs * moved).sum(axis=1, keepdims=True))
+            moved /= size
+            network.parameter_gradients(activations, network.output_gradients(activations, moved), out)
+            return result
 
         return product
 
@@ -287,6 +291,11 @@ class PlainPolicy:
         """
         of_actor = {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
         return of_actor == set(parameters) and all(parameter.requires_grad for parameter in parameters)
+
+
+def _by_parameter(vector: th.Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, np.ndarray]:
+    """The part of a vector of size d that belongs to each parameter, as a view."""
+    return {parameter: piece.numpy() for parameter, piece in zip(parameters, unflatten(vector, parameters), strict=True)}
 
 
 def _is_plain(policy: ActorCriticPolicy) -> bool:

@@ -132,23 +132,25 @@ class Scores:
             product += of_others
         return product
 
-    def gram(self) -> th.Tensor:
+    def gram(self, only_lower: bool = False) -> th.Tensor:
         """
         The Gram matrix ``S Sᵀ``, the sum of those of all parameters.
 
         For recorded ``Linear`` and ``Conv2d`` layers it comes from their inputs and output gradients; for any other parameter
         the scores are formed, by a backward pass for each sample. Samples must not depend on each other.
 
+        :param only_lower: whether the lower triangle is enough; what is above the diagonal is then anything
         :return: shape (N, N)
         """
         gram = self.log_prob.new_zeros(len(self), len(self))
         blocked = [factor for factor in self._factors() if not isinstance(factor, Conv2dScores)]
         for start in range(0, len(self), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(0, start + BLOCK)
-            block = gram[rows, columns]  # the lower triangle; the others is its mirror image
+            block = gram[rows, columns]  # the lower triangle; the other is its mirror image
             for factor in blocked:
-                block += factor.gram(rows, columns)
-            gram[:start, rows] = block[:, :start].T
+                factor.add_gram(block, rows, columns)
+            if not only_lower:
+                gram[:start, rows] = block[:, :start].T
         for convolution in self._factors():
             if isinstance(convolution, Conv2dScores):
                 convolution.add_gram(gram)

@@ -123,7 +123,7 @@ class SMAC(NaturalActorCritic):
             self.record_actor("score_norm", mean_score.norm().item())
             return sherman_morrison_solve(batch.gradient, mean_score, damping)
         if batch.weights is not None and rank == size:
-            weights, damping = ridge_weights(batch.scores.gram(), batch.weights, damping)
+            weights, damping = ridge_weights(batch.scores.gram(only_lower=True), batch.weights, damping)
             self.record_actor("fisher_damping", damping)
             return batch.scores.weighted_sum(weights)
         groups = random_groups(size, rank).to(self.device)
