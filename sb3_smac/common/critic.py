@@ -18,7 +18,7 @@ from sb3_smac.common.evaluation import N_COMPARED, Evaluator
 from sb3_smac.common.normalizer import ReturnNormalizer, last_linear, unit_scale
 from sb3_smac.common.policies import unwrapped
 from sb3_smac.fast.adam import FlatAdam
-from sb3_smac.fast.plain_policy import PlainPolicy, is_samplewise
+from sb3_smac.fast.plain_policy import is_samplewise
 from sb3_smac.maths import LayerRecorder, Scores, assign, flatten, gauss_newton_step
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def fit_by_gradients(
     :return: mean loss over the minibatches
     """
     optimizer, size = evaluator.policy.optimizer, batch_size or len(targets)
-    plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
+    plain = evaluator.plain
     is_plain = plain is not None and set(plain.critic.parameters) == set(parameters)
     flat = FlatAdam.of(optimizer, plain.critic.parameters) if plain is not None and is_plain else None
     gradients: Gradients = _gradients_by_autograd(evaluator, rollout, targets, parameters)

@@ -319,8 +319,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     @property
     def _current_target_kl(self) -> float | None:
         """``target_kl`` now."""
-        kl = self.target_kl
-        return None if kl is None else value_at("target_kl", kl, self._current_progress_remaining)
+        return None if self.target_kl is None else value_at("target_kl", self.target_kl, self._current_progress_remaining)
 
     @property
     def _searches_line(self) -> bool:

@@ -53,7 +53,7 @@ class Mlp:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """Weight and bias (if any) of each layer, in order."""
-        return [parameter for layer, _ in self.layers for parameter in layer.parameters()]
+        return [parameter for own, _ in self._plan for parameter in own.values() if parameter is not None]
 
     def __call__(self, inputs: th.Tensor) -> th.Tensor:
         """
@@ -198,6 +198,6 @@ def has_hooks(module: nn.Module) -> bool:
     """
     hooks: list[Any] = [*forward_hooks(module), module._backward_hooks, module._backward_pre_hooks]
     hooks += [nn.modules.module._global_backward_hooks, nn.modules.module._global_backward_pre_hooks]
-    for parameter in module.parameters(recurse=False):
-        hooks += [parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None)]
+    for parameter in module._parameters.values():  # may be None
+        hooks += [getattr(parameter, name, None) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")]
     return any(hooks)

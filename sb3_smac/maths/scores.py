@@ -28,6 +28,7 @@ class Scores:
     :param calls: what a :class:`~sb3_smac.maths.layers.LayerRecorder` kept of the forward pass, and scale parameters
     :param samplewise: whether no sample's log-probability depends on another sample's observation (batch normalisation makes
         it depend); if unknown, say ``False``: sums and products then cost backward passes, and only :meth:`gram` relies on it
+    :param factors: the scores of all parameters, if they are known; ``log_prob`` then needs no graph
     :raises ValueError: if ``log_prob`` is not a vector
     """
 
@@ -37,6 +38,7 @@ class Scores:
         parameters: Sequence[nn.Parameter],
         calls: Sequence[LayerCall | ScaleCall] = (),
         samplewise: bool = True,
+        factors: Sequence[LinearScores | DenseScores] | None = None,
     ) -> None:
         if log_prob.ndim != 1:
             raise ValueError(f"log_prob must be one-dimensional, got shape {tuple(log_prob.shape)}")
@@ -44,7 +46,7 @@ class Scores:
         self.parameters = parameters
         self.calls = calls
         self.samplewise = samplewise
-        self._factored: list[LinearScores | DenseScores | Conv2dScores] | None = None
+        self._factored: list[LinearScores | DenseScores | Conv2dScores] | None = None if factors is None else [*factors]
 
     def __len__(self) -> int:
         return len(self.log_prob)

@@ -159,7 +159,7 @@ class SMAC(NaturalActorCritic):
         is_papers = self.batch_size == self.fisher_rank == 1 and self.target_kl is None and not self._searches_line
         if not is_papers or type(self).actor_direction is not SMAC.actor_direction:  # a subclass has another step
             return None
-        if self.max_grad_norm is not None or self.ent_coef > 0 or not evaluator.by_distribution:
+        if self.max_grad_norm is not None or self.ent_coef > 0:
             return None
-        plain = PlainPolicy.of(self.policy)
+        plain = evaluator.plain
         return plain if plain is not None and plain.is_all(self.actor_parameters) else None
