@@ -199,7 +199,7 @@ class PlainPolicy:
         of_log_std: list[LinearScores | DenseScores] = []
         gaussian = distribution.distribution
         if isinstance(gaussian, Normal):
-            normal = (actions - gaussian.loc) / gaussian.scale
+            normal = (actions.to(gaussian.loc) - gaussian.loc) / gaussian.scale
             gradient = normal / gaussian.scale
             of_log_std = [DenseScores(self.policy.log_std, normal.square() - 1)]
         else:

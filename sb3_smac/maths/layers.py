@@ -120,7 +120,8 @@ class LinearScores:
         of_inputs = self.inputs[rows] @ self.inputs[columns].T
         if self.has_bias:
             of_inputs += 1
-        block.addcmul_(of_inputs, self.deltas[rows] @ self.deltas[columns].T)
+        of_deltas = self.deltas[rows] @ self.deltas[columns].T
+        block.addcmul_(of_inputs.to(block), of_deltas.to(block))  # log-probabilities may be more precise
 
     def weighted_sum(self, weights: th.Tensor, out: Sequence[th.Tensor]) -> None:
         """
@@ -167,7 +168,8 @@ class DenseScores:
         :param rows: some of the samples
         :param columns: some of the samples
         """
-        block.addmm_(self.scores[rows], self.scores[columns].T)
+        scores = self.scores.to(block)
+        block.addmm_(scores[rows], scores[columns].T)
 
     def weighted_sum(self, weights: th.Tensor, out: Sequence[th.Tensor]) -> None:
         """
