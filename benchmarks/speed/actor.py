@@ -22,6 +22,7 @@ from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.actor_update import move_actor
 from sb3_smac.common.evaluation import Evaluator, agreeing_evaluator
 from sb3_smac.common.natural_actor_critic import NaturalActorCritic
+from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import assign, flat_gradient, flatten
 
 from .models import NETWORKS, Data, RandomTask, build_step
@@ -123,7 +124,8 @@ def actor_step(model: NaturalActorCritic, data: Data) -> None:
     :param model: the algorithm
     :param data: the batch
     """
-    batch = make_actor_batch(Evaluator(model.policy), model.actor_parameters, *data)
+    evaluator = Evaluator(model.policy, plain=PlainPolicy.of(model.policy))
+    batch = make_actor_batch(evaluator, model.actor_parameters, *data)
     direction = model.actor_direction(batch)
     assign(batch.parameters, flatten(batch.parameters), direction, STEP_SIZE)
     if direction.is_cuda:

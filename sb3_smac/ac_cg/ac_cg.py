@@ -15,7 +15,6 @@ from sb3_smac.common.evaluation import has_kl
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.schedules import ScheduleLike
 from sb3_smac.common.trust_region import frozen, mean_kl
-from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import FisherVectorProduct, conjugate_gradient
 
 
@@ -99,10 +98,10 @@ class ACCG(NaturalActorCritic):
         return result.solution
 
     def _fisher_vector_product(self, batch: ActorBatch) -> Callable[[th.Tensor], th.Tensor]:
+        plain = batch.evaluator.plain
+        if plain is not None and plain.is_all(batch.parameters):
+            return plain.fisher_vector_product(batch.observations, batch.parameters)  # type: ignore[arg-type]  # no Dict
         distribution = batch.distribution
         if distribution is None or not has_kl(distribution):  # no expectation in closed form: the empirical Fisher (1/N) SᵀS
             return lambda vector: batch.scores.weighted_sum(batch.scores.product(vector) / len(batch.scores))
-        plain = PlainPolicy.of(self.policy)
-        if plain is not None and plain.is_all(batch.parameters):
-            return plain.fisher_vector_product(batch.observations, batch.parameters)  # type: ignore[arg-type]  # no Dict
         return FisherVectorProduct(mean_kl(frozen(distribution), distribution), batch.parameters)

@@ -69,11 +69,12 @@ def step_over_batches(
         indices = slice(start, start + batch_size)
         transitions = select(rollout.observations, indices), rollout.actions[indices]
         batch = make_actor_batch(
-            *(evaluator, model.actor_parameters, *transitions, advantages[indices]), *(model.ent_coef, model.max_grad_norm)
+            *(evaluator, model.actor_parameters, *transitions, advantages[indices]),
+            *(model.ent_coef, model.max_grad_norm, acted if is_whole else None),
         )
         direction = _finite_direction(model, evaluator, batch)
-        before: Evaluation | None = None
-        if target_kl is not None or line_search:
+        before = batch.evaluation
+        if before.activations is None and (target_kl is not None or line_search):
             # as it acts, with the batch statistics that the pass in training mode has moved
             before = acted if is_whole and is_samplewise(evaluator.policy) else evaluator.as_it_acts(*transitions)
         taken = model._step.take(

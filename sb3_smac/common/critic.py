@@ -18,13 +18,16 @@ from sb3_smac.common.evaluation import N_COMPARED, Evaluator
 from sb3_smac.common.normalizer import ReturnNormalizer, last_linear, unit_scale
 from sb3_smac.common.policies import unwrapped
 from sb3_smac.fast.adam import FlatAdam
-from sb3_smac.fast.plain_policy import PlainPolicy, is_samplewise
+from sb3_smac.fast.plain_policy import is_samplewise
 from sb3_smac.maths import LayerRecorder, Scores, assign, flatten, gauss_newton_step
 
 if TYPE_CHECKING:
     from sb3_smac.common.natural_actor_critic import NaturalActorCritic
 
 CriticOptimizer = Literal["adam", "gauss_newton"]
+
+# Sets the gradients of a minibatch's error, of which it gets the indices, and returns that error
+Gradients = Callable[[th.Tensor], th.Tensor | float]
 
 # Further Gauss–Newton steps that lower the loss by less than this part of it are not worth their cost
 LEAST_PROGRESS = 0.01
@@ -63,9 +66,9 @@ def fit_critic(
         policy.set_training_mode(True)
         data = (evaluator, rollout, targets, parameters, model.n_critic_updates)
         if model.critic_optimizer == "adam":
-            loss = fit_by_gradients(*data, model.critic_batch_size, model.max_grad_norm).item()
+            loss = fit_by_gradients(*data, model.critic_batch_size, model.max_grad_norm)
         else:
-            loss = fit_by_gauss_newton(*data, model.critic_damping).item()
+            loss = fit_by_gauss_newton(*data, model.critic_damping)
     if not math.isfinite(loss) or not all(th.isfinite(parameter).all() for parameter in parameters):
         raise NonFiniteError(explain_critic(model.rollout_buffer, model.num_timesteps))
     return loss * scale**2
@@ -79,7 +82,7 @@ def fit_by_gradients(
     n_passes: int,
     batch_size: int | None,
     max_grad_norm: float | None,
-) -> th.Tensor:
+) -> float:
     """
     Minibatch steps of the policy's optimizer on the mean squared error.
 
@@ -90,13 +93,13 @@ def fit_by_gradients(
     :param n_passes: passes over the transitions, each in a new random order
     :param batch_size: size of a minibatch; ``None``: all
     :param max_grad_norm: largest norm of a gradient; ``None``: no clipping
-    :return: mean loss over the minibatches, a scalar tensor
+    :return: mean loss over the minibatches
     """
     optimizer, size = evaluator.policy.optimizer, batch_size or len(targets)
-    plain = PlainPolicy.of(evaluator.policy) if evaluator.by_values else None
+    plain = evaluator.plain
     is_plain = plain is not None and set(plain.critic.parameters) == set(parameters)
     flat = FlatAdam.of(optimizer, plain.critic.parameters) if plain is not None and is_plain else None
-    gradients = _gradients_by_autograd(evaluator, rollout, targets, parameters)
+    gradients: Gradients = _gradients_by_autograd(evaluator, rollout, targets, parameters)
     if plain is not None and is_plain:
         if flat is None:
             for parameter in parameters:
@@ -114,12 +117,12 @@ def fit_by_gradients(
     finally:
         if flat is not None:
             flat.close()
-    return th.stack(losses).mean()
+    return float(sum(losses)) / len(losses)
 
 
 def _gradients_by_autograd(
     evaluator: Evaluator, rollout: RolloutBufferSamples, targets: th.Tensor, parameters: list[nn.Parameter]
-) -> Callable[[th.Tensor], th.Tensor]:
+) -> Gradients:
     """A function of the indices of a minibatch: it sets the gradients of the mean squared error, and returns that."""
 
     def gradients(indices: th.Tensor) -> th.Tensor:
@@ -139,7 +142,7 @@ def fit_by_gauss_newton(
     parameters: list[nn.Parameter],
     n_steps: int,
     damping: float,
-) -> th.Tensor:
+) -> float:
     """
     Damped Gauss–Newton steps on the mean squared error of all transitions; none that raises it is taken.
 
@@ -149,7 +152,7 @@ def fit_by_gauss_newton(
     :param parameters: what is fitted
     :param n_steps: largest number of steps; they end where the loss falls by less than 1 %
     :param damping: λ > 0, in units of the targets
-    :return: loss after the last step, a scalar tensor
+    :return: loss after the last step
     """
     samplewise = is_samplewise(evaluator.policy)
 
@@ -176,4 +179,4 @@ def fit_by_gauss_newton(
         if not step.loss < (1 - LEAST_PROGRESS) * last:
             break
         last = step.loss
-    return targets.new_tensor(step.loss)
+    return step.loss

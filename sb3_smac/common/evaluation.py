@@ -4,7 +4,9 @@ import copy
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
@@ -13,6 +15,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, RolloutBufferSampl
 
 from sb3_smac.common.checks import TOO_LARGE, NonFiniteError
 from sb3_smac.common.trust_region import is_invalid_distribution, mean_kl
+from sb3_smac.fast.plain_policy import PlainPolicy
+from sb3_smac.fast.threads import threads_of_torch
 
 # Two ways to one log-probability or value may differ by this much, relative to its size (or to 1, if it is less): the rounding
 # of float32 in a network that sees the observations in batches of another size
@@ -29,11 +33,13 @@ class Evaluation:
     :param log_prob: ``log π(a_i | o_i)``, shape (N,)
     :param entropy: of ``π(· | o_i)``, shape (N,); ``None`` if it has no formula
     :param distribution: ``π(· | o_i)``; ``None`` if the policy is known by its log-probabilities alone
+    :param activations: of the actor's layers, if it was evaluated as a plain policy, which gives no graph
     """
 
     log_prob: th.Tensor
     entropy: th.Tensor | None
     distribution: Distribution | None
+    activations: list[np.ndarray] | None = None
 
     @property
     def mean_entropy(self) -> th.Tensor:
@@ -69,11 +75,13 @@ class Evaluator:
     :param policy: an actor-critic policy
     :param by_distribution: whether ``get_distribution`` says how the policy acts; if not, ``evaluate_actions`` does
     :param by_values: whether ``predict_values`` gives the values; if not, ``evaluate_actions`` does
+    :param plain: what does the same faster where no graph is needed; ``None``: nothing
     """
 
     policy: ActorCriticPolicy
     by_distribution: bool = True
     by_values: bool = True
+    plain: PlainPolicy | None = None
 
     def evaluate(self, observations: PyTorchObs, actions: th.Tensor) -> Evaluation:
         """
@@ -93,8 +101,14 @@ class Evaluator:
     @th.no_grad()
     def as_it_acts(self, observations: PyTorchObs, actions: th.Tensor) -> Evaluation:
         """:meth:`evaluate` in evaluation mode, as rollouts are collected, without a graph."""
-        self.policy.set_training_mode(False)
-        return self.evaluate(observations, actions)
+        if self.plain is None or self.policy.training:
+            self.policy.set_training_mode(False)
+        if self.plain is None:
+            return self.evaluate(observations, actions)
+        activations = self.plain.actor_activations(observations)  # type: ignore[arg-type]  # a plain policy has no Dict
+        distribution = self.plain.distribution(activations[-1])
+        log_prob = distribution.log_prob(as_log_prob_takes(self.policy.action_space, actions))
+        return Evaluation(log_prob, distribution.entropy(), distribution, activations)
 
     def after_step(self, observations: PyTorchObs, actions: th.Tensor) -> Evaluation | None:
         """:meth:`as_it_acts`; ``None`` if a step has broken the policy."""
@@ -157,7 +171,8 @@ def agreeing_evaluator(policy: ActorCriticPolicy, rollout: RolloutBufferSamples)
     :raises NonFiniteError: if the policy's outputs make no distribution
     """
     try:
-        return _agreeing_evaluator(policy, rollout)
+        with threads_of_torch():
+            return _agreeing_evaluator(policy, rollout)
     except ValueError as error:
         if is_invalid_distribution(error):
             raise NonFiniteError(TOO_LARGE) from error
@@ -206,6 +221,7 @@ def _agreeing(
 ) -> tuple[Evaluator, Evaluation] | None:
     """The first way to evaluate a policy that gives these values and log-probabilities, and the policy evaluated."""
     ways = [Evaluator(policy, by_distribution, by_values) for by_distribution in (True, False) for by_values in (True, False)]
+    ways[0] = Evaluator(policy, plain=PlainPolicy.of(policy))
     for evaluator in ways:
         try:
             evaluation = evaluator.as_it_acts(observations, actions)
@@ -214,7 +230,8 @@ def _agreeing(
                 raise
             continue  # a method that nobody else calls may not work
         is_actors = is_same_log_prob(evaluation.log_prob, log_prob)
-        if is_actors and is_same_value(evaluator.values(observations, actions), values):
+        critic: Any = evaluator.plain or evaluator
+        if is_actors and is_same_value(critic.values(observations, actions), values):
             return evaluator, evaluation
     return None
 

@@ -27,6 +27,7 @@ from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
 from sb3_smac.common.steps import ActorStep
 from sb3_smac.fast.plain_policy import plain_forward
+from sb3_smac.fast.threads import threads_of_torch
 
 CriticTarget = Literal["gae", "monte_carlo"]
 
@@ -174,19 +175,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             self._check_rollout_size()
 
     def _check_hyperparameters(self) -> None:
-        """
-        Check every argument; a subclass adds its own, which its constructor has set before it calls this class's.
-
-        :raises ValueError: naming the argument, its value and what is accepted
-        """
+        """Check every argument; a subclass adds its own, which its constructor has set before it calls this class's."""
         arguments.check(self)
 
     def _check_rollout_size(self) -> None:
-        """
-        Check what depends on the number of environments. (Not when a model is loaded, perhaps only to predict.)
-
-        :raises ValueError: if the rollout is too small for an argument
-        """
+        """Check what depends on the number of environments. (Not when a model is loaded, perhaps only to predict.)"""
         arguments.check_rollout_size(self)
 
     def _setup_model(self) -> None:
@@ -249,7 +242,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         try:
             with plain_forward(self.policy):
                 return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        except ValueError:
+        except (RuntimeError, ValueError):
             # torch refuses a NaN mean without a word on the observation that it comes from
             checks.observations_are_finite(self._last_obs, self.num_timesteps)
             raise
@@ -280,7 +273,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._find_parameters(evaluator, rollout)
         self._update_learning_rates()
         is_untrained = self._n_updates == 0 and parameters.checksum(self.policy.parameters()) == self._checksum_when_built
-        with parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
+        with threads_of_torch(), parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
             moved = move_actor(self, evaluator, rollout, acted)
             value_loss = fit_critic(self, evaluator, rollout, is_untrained)
             kl = update_observation_statistics(self, evaluator, rollout, acted, moved, is_untrained)

@@ -79,7 +79,10 @@ def _statistics_updated(
         change = moved.kl(after)
         if change <= allowed:
             return after
-        layers = policy.input_layers(few, lambda: evaluator.evaluate(few, actions), lambda: evaluator.values(few, actions))
+        if evaluator.plain is None:
+            layers = policy.input_layers(few, lambda: evaluator.evaluate(few, actions), lambda: evaluator.values(few, actions))
+        else:
+            layers = evaluator.plain.foldable_input_layers()
         state = [parameter.detach().clone() for layer in layers for parameter in layer.parameters()]
         # the divergence is quadratic in the share
         normalizer.fold(before, math.sqrt(allowed / change) if change < math.inf else 0.0, layers)

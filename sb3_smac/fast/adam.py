@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch as th
 from torch import nn
-from torch.optim.adam import adam
 
 
 class FlatAdam:
@@ -61,17 +60,18 @@ class FlatAdam:
         """One step along :attr:`gradient`, as ``optimizer.step()`` makes it."""
         group = self._group
         beta1, beta2 = group["betas"]
-        adam(
+        self._step += 1
+        # what torch.optim calls after half a dozen checks, which take longer than the step
+        step = th._fused_adamw_ if group.get("decoupled_weight_decay", False) else th._fused_adam_
+        step(
             *([self._vector], [self.gradient], [self._moments[0]], [self._moments[1]], [], [self._step]),
-            fused=True,
-            amsgrad=False,
+            lr=group["lr"],
             beta1=beta1,
             beta2=beta2,
-            lr=group["lr"],
             weight_decay=group["weight_decay"],
             eps=group["eps"],
+            amsgrad=False,
             maximize=False,
-            decoupled_weight_decay=group.get("decoupled_weight_decay", False),
         )
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Policies that are plain enough for their arithmetic to be done without Modules and torch.distributions."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torch.distributions import Normal
 from sb3_smac import fast
 from sb3_smac.common.normalizer import CLIP, ObservationNormalizer, ReturnNormalizer
 from sb3_smac.common.policies import FAST_FORWARDS, NormalizingPolicy
-from sb3_smac.maths import Mlp, ScaleCall, flatten, forward_hooks, has_hooks, unflatten
+from sb3_smac.maths import DenseScores, LinearScores, Mlp, ScaleCall, forward_hooks, has_hooks, unflatten
 
 LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
 
@@ -128,6 +129,7 @@ class PlainPolicy:
         )
         self._parameters: dict[str, Any] = policy._parameters
         self._state: tuple[object, ...] | None = None
+        self._last_features: tuple[tuple[object, ...], th.Tensor, th.Tensor] | None = None
 
     @classmethod
     def of(cls, policy: ActorCriticPolicy) -> "PlainPolicy | None":
@@ -146,10 +148,66 @@ class PlainPolicy:
     def features(self, observations: th.Tensor) -> th.Tensor:
         """
         :param observations: shape (N, ...)
-        :return: what the networks take, shape (N, in)
+        :return: what the networks take, shape (N, in): an update asks for those of its rollout several times
         """
-        normalizer = self._observation_normalizer
-        return (observations.float() if normalizer is None else normalizer.forward(observations)).flatten(start_dim=1)
+        statistics: list[Any] = [buffers[name] for buffers, name in self._buffers]
+        tensors = (observations, *statistics)
+        state = (observations.shape, *[(tensor.data_ptr(), tensor._version) for tensor in tensors])
+        if self._last_features is None or self._last_features[0] != state:
+            normalizer = self._observation_normalizer
+            features = observations.float() if normalizer is None else normalizer.forward(observations)
+            # the observations are kept, so that no others take their place in memory
+            self._last_features = state, observations, features.flatten(start_dim=1)
+        return self._last_features[2]
+
+    def actor_activations(self, observations: th.Tensor) -> list[np.ndarray]:
+        """
+        :param observations: shape (N, ...)
+        :return: inputs of the actor's layers and, last, means or logits, shape (N, out)
+        """
+        return self.actor.arrays().activations(self.features(observations).detach().numpy())
+
+    def values(self, observations: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param observations: shape (N, ...)
+        :param actions: not used
+        :return: values without a graph, shape (N,)
+        """
+        return th.from_numpy(self.critic.arrays().activations(self.features(observations).detach().numpy())[-1]).flatten()
+
+    def distribution(self, outputs: np.ndarray) -> Distribution:
+        """
+        :param outputs: means or logits, shape (N, out)
+        :return: action distribution without a graph
+        :raises ValueError: as torch does, if they make none
+        """
+        arguments = [th.from_numpy(outputs), *([self.policy.log_std.detach()] if self.is_gaussian else [])]
+        return copy.copy(self.policy.action_dist).proba_distribution(*arguments)
+
+    def scores(
+        self, distribution: Distribution, activations: Sequence[np.ndarray], actions: th.Tensor
+    ) -> list[LinearScores | DenseScores]:
+        """
+        The scores of all of the actor's parameters: of a Gaussian ``(a − μ) / σ²`` for the means and ``((a − μ) / σ)² − 1``
+        for log σ, of a categorical distribution ``1_a − p`` for the logits, and from there on backpropagation.
+
+        :param distribution: as :meth:`distribution` gives it
+        :param activations: as :meth:`actor_activations` gives them
+        :param actions: as a distribution's ``log_prob`` takes them
+        :return: scores by layer
+        """
+        of_log_std: list[LinearScores | DenseScores] = []
+        gaussian = distribution.distribution
+        if isinstance(gaussian, Normal):
+            normal = (actions.to(gaussian.loc) - gaussian.loc) / gaussian.scale
+            gradient = normal / gaussian.scale
+            of_log_std = [DenseScores(self.policy.log_std, normal.square() - 1)]
+        else:
+            gradient = -th.from_numpy(activations[-1]).softmax(dim=1)
+            gradient[th.arange(len(gradient)), actions] += 1
+        deltas = self.actor.arrays().output_gradients(activations, gradient.numpy())
+        layers = zip(self.actor.layers, activations, deltas, strict=False)
+        return [*(LinearScores(layer, *map(th.from_numpy, pair)) for (layer, _), *pair in layers), *of_log_std]
 
     def is_current(self) -> bool:
         """Whether the policy still has the modules that this is a view of, and no hooks."""
@@ -222,23 +280,24 @@ class PlainPolicy:
 
     def value_gradients(
         self, observations: th.Tensor, targets: th.Tensor, out: Sequence[th.Tensor]
-    ) -> Callable[[th.Tensor], th.Tensor]:
+    ) -> Callable[[th.Tensor], float]:
         """
         :param observations: shape (N, ...)
         :param targets: regression targets, shape (N,)
-        :param out: where gradients go, shaped as the critic's parameters
+        :param out: where gradients go, shaped as the critic's parameters, whose memory stays where it is
         :return: a function that takes indices of samples, computes the gradients of the critic's mean squared error on them,
             and returns that error
         """
-        features, targets = self.features(observations), targets.float()[:, None]
+        features, network = self.features(observations).numpy(), self.critic.arrays()
+        targets_, out_ = targets.float()[:, None].numpy(), [gradient.numpy() for gradient in out]
 
-        @th.no_grad()
-        def gradients(indices: th.Tensor) -> th.Tensor:
-            activations = self.critic.activations(features[indices])
-            residuals = activations[-1] - targets[indices]
-            deltas = self.critic.output_gradients(activations, residuals * (2 / len(indices)))
-            self.critic.parameter_gradients(activations, deltas, out)
-            return residuals.square().mean()
+        def gradients(indices: th.Tensor) -> float:
+            chosen = indices.numpy()
+            activations = network.activations(features[chosen])
+            residuals = activations[-1] - targets_[chosen]
+            deltas = network.output_gradients(activations, residuals * (2 / len(chosen)))
+            network.parameter_gradients(activations, deltas, out_)
+            return float(np.vdot(residuals, residuals)) / len(chosen)
 
         return gradients
 
@@ -257,26 +316,29 @@ class PlainPolicy:
         :param parameters: the actor's parameters, all those of :attr:`actor` and log-σ, d entries in all
         :return: the product, as a function of v of shape (d,)
         """
-        activations = self.actor.activations(self.features(observations))
-        size = len(activations[0])
-        probs = None if self.is_gaussian else activations[-1].softmax(dim=1)
-        inverse_variance = (-2 * self.policy.log_std.detach()).exp() if self.is_gaussian else th.ones(())
+        network = self.actor.arrays()
+        activations = self.actor_activations(observations)
+        size, order = len(activations[0]), [*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])]
+        if self.is_gaussian:
+            inverse_variance = (-2 * self.policy.log_std.detach()).exp().numpy()
+        else:
+            probs = th.from_numpy(activations[-1]).softmax(dim=1).numpy()
 
-        @th.no_grad()
         def product(vector: th.Tensor) -> th.Tensor:
-            tangents = dict(zip(parameters, unflatten(vector, parameters), strict=True))
-            moved = self.actor.directional_derivative(
-                activations, [tangents[parameter] for parameter in self.actor.parameters]
+            result = th.empty_like(vector)
+            tangents, out = (
+                [pieces[parameter] for parameter in order]
+                for pieces in (_by_parameter(part, parameters) for part in (vector, result))
             )
-            if probs is None:
-                moved = moved * inverse_variance
-            else:
-                moved = probs * (moved - (probs * moved).sum(dim=1, keepdim=True))
-            deltas = self.actor.output_gradients(activations, moved / size)
-            gradients = dict(zip(self.actor.parameters, self.actor.parameter_gradients(activations, deltas), strict=True))
+            moved = network.directional_derivative(activations, tangents)
             if self.is_gaussian:
-                gradients[self.policy.log_std] = 2 * tangents[self.policy.log_std]
-            return flatten(gradients[parameter] for parameter in parameters)
+                moved *= inverse_variance
+                np.multiply(tangents[-1], 2, out=out[-1])
+            else:
+                moved = probs * (moved - (probs * moved).sum(axis=1, keepdims=True))
+            moved /= size
+            network.parameter_gradients(activations, network.output_gradients(activations, moved), out)
+            return result
 
         return product
 
@@ -285,8 +347,22 @@ class PlainPolicy:
         :param parameters: parameters of the actor
         :return: whether they are the network's (and log-σ), all of them, and each requires a gradient
         """
-        of_actor = {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
-        return of_actor == set(parameters) and all(parameter.requires_grad for parameter in parameters)
+        return self.actor_parameters == set(parameters) and all(parameter.requires_grad for parameter in parameters)
+
+    def foldable_input_layers(self) -> list[nn.Linear]:
+        """What ``policy.input_layers`` finds: those of actor and critic that can make up for a change of the statistics."""
+        layers = [network.layers[0][0] for network in (self.actor, self.critic)]
+        return [layer for layer in layers if layer.bias is not None and all(p.requires_grad for p in layer.parameters())]
+
+    @property
+    def actor_parameters(self) -> set[nn.Parameter]:
+        """The network's, and log-σ of a Gaussian."""
+        return {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
+
+
+def _by_parameter(vector: th.Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, np.ndarray]:
+    """The part of a vector of size d that belongs to each parameter, as a view."""
+    return {parameter: piece.numpy() for parameter, piece in zip(parameters, unflatten(vector, parameters), strict=True)}
 
 
 def _is_plain(policy: ActorCriticPolicy) -> bool:

@@ -4,18 +4,21 @@ from sb3_smac.maths.conjugate_gradient import ConjugateGradientResult, conjugate
 from sb3_smac.maths.fisher import FisherVectorProduct
 from sb3_smac.maths.flat import assign, flat_gradient, flatten, leaf_uses, unflatten
 from sb3_smac.maths.gauss_newton import GaussNewtonStep, gauss_newton_step
-from sb3_smac.maths.layers import LayerCall, LayerRecorder, ScaleCall
-from sb3_smac.maths.mlp import Mlp, forward_hooks, has_hooks
+from sb3_smac.maths.layers import DenseScores, LayerCall, LayerRecorder, LinearScores, ScaleCall
+from sb3_smac.maths.mlp import ArrayMlp, Mlp, forward_hooks, has_hooks
 from sb3_smac.maths.scores import Scores
 from sb3_smac.maths.sherman_morrison import recentring_baseline, sherman_morrison_solve
 from sb3_smac.maths.woodbury import random_groups, ridge_weights, woodbury_weights
 
 __all__ = [
+    "ArrayMlp",
     "ConjugateGradientResult",
+    "DenseScores",
     "FisherVectorProduct",
     "GaussNewtonStep",
     "LayerCall",
     "LayerRecorder",
+    "LinearScores",
     "Mlp",
     "ScaleCall",
     "Scores",

@@ -52,7 +52,7 @@ def gauss_newton_step(
     """
     jacobian = linearize()
     residuals = targets - jacobian.log_prob.detach()
-    gram, before = jacobian.gram(), residuals.square().mean().item()
+    gram, before = jacobian.gram(only_lower=True), residuals.square().mean().item()
     for attempt in range(MAX_TRIES):
         if attempt > 0:
             move(None)

@@ -109,18 +109,19 @@ class LinearScores:
         self.inputs = inputs
         self.deltas = deltas
 
-    def gram(self, rows: slice, columns: slice) -> th.Tensor:
+    def add_gram(self, block: th.Tensor, rows: slice, columns: slice) -> None:
         """
-        A block of the Gram matrix, ``(a aᵀ + 1) ∘ (δ δᵀ)`` (without the 1 if there is no bias).
+        Add a block of the Gram matrix, ``(a aᵀ + 1) ∘ (δ δᵀ)`` (without the 1 if there is no bias).
 
+        :param block: shape (rows, columns), changed in place
         :param rows: some of the samples
         :param columns: some of the samples
-        :return: shape (rows, columns)
         """
-        gram = self.inputs[rows] @ self.inputs[columns].T
+        of_inputs = self.inputs[rows] @ self.inputs[columns].T
         if self.has_bias:
-            gram += 1
-        return gram.mul_(self.deltas[rows] @ self.deltas[columns].T)
+            of_inputs += 1
+        of_deltas = self.deltas[rows] @ self.deltas[columns].T
+        block.addcmul_(of_inputs.to(block), of_deltas.to(block))  # log-probabilities may be more precise
 
     def weighted_sum(self, weights: th.Tensor, out: Sequence[th.Tensor]) -> None:
         """
@@ -159,13 +160,16 @@ class DenseScores:
         self.parameters = [parameter]
         self.scores = scores
 
-    def gram(self, rows: slice, columns: slice) -> th.Tensor:
+    def add_gram(self, block: th.Tensor, rows: slice, columns: slice) -> None:
         """
+        Add a block of the Gram matrix.
+
+        :param block: shape (rows, columns), changed in place
         :param rows: some of the samples
         :param columns: some of the samples
-        :return: block of the Gram matrix, shape (rows, columns)
         """
-        return self.scores[rows] @ self.scores[columns].T
+        scores = self.scores.to(block)
+        block.addmm_(scores[rows], scores[columns].T)
 
     def weighted_sum(self, weights: th.Tensor, out: Sequence[th.Tensor]) -> None:
         """

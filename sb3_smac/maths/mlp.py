@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 FUNCTIONS: dict[type[nn.Module], Callable[[th.Tensor], th.Tensor]] = {nn.Tanh: th.tanh, nn.ReLU: th.relu}
 
+# So many numbers are worth two calls of PyTorch
+LARGE = 2**12
+
 
 class Mlp:
     """
@@ -50,7 +53,7 @@ class Mlp:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """Weight and bias (if any) of each layer, in order."""
-        return [parameter for layer, _ in self.layers for parameter in layer.parameters()]
+        return [parameter for own, _ in self._plan for parameter in own.values() if parameter is not None]
 
     def __call__(self, inputs: th.Tensor) -> th.Tensor:
         """
@@ -63,26 +66,48 @@ class Mlp:
                 inputs = activation(inputs)
         return inputs
 
-    @th.no_grad()
-    def activations(self, inputs: th.Tensor) -> list[th.Tensor]:
+    def arrays(self) -> "ArrayMlp":
+        """The same network in NumPy, on the memory of the parameters as they are now."""
+        return ArrayMlp(
+            [
+                (layer.weight.detach().numpy(), None if layer.bias is None else layer.bias.detach().numpy(), type(activation))
+                for layer, activation in self.layers
+            ]
+        )
+
+
+class ArrayMlp:
+    """
+    An :class:`Mlp` on the CPU with its derivatives written out in NumPy, whose calls cost less than PyTorch's.
+
+    Changes in place of the parameters are seen.
+
+    :param layers: weight, bias (or ``None``) and class of the activation module (or of ``None``) of each layer
+    """
+
+    def __init__(self, layers: Sequence[tuple[np.ndarray, np.ndarray | None, type]]) -> None:
+        self.layers = layers
+
+    def activations(self, inputs: np.ndarray) -> list[np.ndarray]:
         """
-        Forward, without a graph: equal to calling the network up to rounding.
+        Forward: equal to calling the network up to rounding.
 
         :param inputs: a_0, shape (N, in)
         :return: the input a_l of every layer and, last, the network's output
         """
         activations = [inputs]
-        for parameters, activation in self._plan:
-            output = F.linear(activations[-1], parameters["weight"], parameters["bias"])
-            if activation is th.tanh:
-                _tanh_(output)
-            elif activation is not None:
-                output = activation(output)
+        for weight, bias, activation in self.layers:
+            output = activations[-1] @ weight.T
+            if bias is not None:
+                output += bias
+            if activation is nn.Tanh:
+                _tanh(output)
+            elif activation is nn.ReLU:
+                np.maximum(output, 0, out=output)
             activations.append(output)
         return activations
 
-    @th.no_grad()
-    def output_gradients(self, activations: Sequence[th.Tensor], gradient: th.Tensor) -> list[th.Tensor]:
+    def output_gradients(self, activations: Sequence[np.ndarray], gradient: np.ndarray) -> list[np.ndarray]:
         """
         Backpropagation: from the derivative of a number with respect to the network's output, its derivatives
         ``δ_l = ∂/∂z_l`` with respect to the output of each linear layer.
@@ -91,69 +116,70 @@ class Mlp:
         :param gradient: shape (N, out)
         :return: δ_l of each layer, shape (N, out_l)
         """
-        deltas = []
-        for (layer, activation), output in zip(reversed(self.layers), reversed(activations), strict=False):
-            delta = _times_slope(gradient, activation, output)
-            deltas.append(delta)
+        deltas: list[np.ndarray] = []
+        for (weight, _, activation), output in zip(reversed(self.layers), reversed(activations), strict=False):
+            deltas.append(_times_slope(gradient, activation, output))
             if len(deltas) < len(self.layers):
-                gradient = delta @ layer.weight
+                # a matrix product of one term each is slower than its definition
+                gradient = deltas[-1] * weight if len(weight) == 1 else deltas[-1] @ weight
         return deltas[::-1]
 
-    @th.no_grad()
     def parameter_gradients(
-        self, activations: Sequence[th.Tensor], deltas: Sequence[th.Tensor], out: Sequence[th.Tensor] | None = None
-    ) -> list[th.Tensor]:
+        self, activations: Sequence[np.ndarray], deltas: Sequence[np.ndarray], out: Sequence[np.ndarray]
+    ) -> None:
         """
+        Gradients with respect to weight and bias (if any) of each layer, summed over samples.
+
         :param activations: as :meth:`activations` gives them
         :param deltas: as :meth:`output_gradients` gives them
-        :param out: where the results go, shaped as :attr:`parameters`
-        :return: the gradient of each of :attr:`parameters`, summed over samples
+        :param out: where the results go, shaped as :attr:`Mlp.parameters`
         """
-        results = [th.empty_like(parameter) for parameter in self.parameters] if out is None else list(out)
-        remaining = iter(results)
-        for (layer, _), inputs, delta in zip(self.layers, activations, deltas, strict=False):
-            th.mm(delta.T, inputs, out=next(remaining))
-            if layer.bias is not None:
-                th.sum(delta, dim=0, out=next(remaining))
-        return results
+        remaining, ones = iter(out), np.ones(len(activations[0]), activations[0].dtype)
+        for (_, bias, _), inputs, delta in zip(self.layers, activations, deltas, strict=False):
+            np.matmul(delta.T, inputs, out=next(remaining))
+            if bias is not None:
+                np.matmul(ones, delta, out=next(remaining))
 
-    @th.no_grad()
-    def directional_derivative(self, activations: Sequence[th.Tensor], tangents: Sequence[th.Tensor]) -> th.Tensor:
+    def directional_derivative(self, activations: Sequence[np.ndarray], tangents: Sequence[np.ndarray]) -> np.ndarray:
         """
         ``J v``: how fast the output of each sample changes when the parameters move along v.
 
         :param activations: as :meth:`activations` gives them
-        :param tangents: v, shaped as :attr:`parameters`
+        :param tangents: v, shaped as :attr:`Mlp.parameters`
         :return: shape (N, out)
         """
         remaining = iter(tangents)
-        moved: th.Tensor | None = None
-        for (layer, activation), inputs, output in zip(self.layers, activations, activations[1:], strict=False):
+        moved: np.ndarray | None = None
+        for (weight, bias, activation), inputs, output in zip(self.layers, activations, activations[1:], strict=False):
             tangent = inputs @ next(remaining).T
-            if layer.bias is not None:
+            if bias is not None:
                 tangent += next(remaining)
             if moved is not None:
-                tangent.addmm_(moved, layer.weight.T)
+                tangent += moved @ weight.T
             moved = _times_slope(tangent, activation, output)
         assert moved is not None
         return moved
 
 
-def _times_slope(tensor: th.Tensor, activation: nn.Module | None, output: th.Tensor) -> th.Tensor:
-    """``σ'(z)`` times a tensor, from the activation's output."""
-    if activation is None:
-        return tensor
-    if type(activation) is nn.Tanh:
-        return th.ops.aten.tanh_backward(tensor, output)
-    return th.ops.aten.threshold_backward(tensor, output, 0)
+def _times_slope(array: np.ndarray, activation: type, output: np.ndarray) -> np.ndarray:
+    """``σ'(z)`` times an array, from the activation's output."""
+    if activation is nn.Tanh:
+        slope = output * output
+        np.subtract(1, slope, out=slope)
+        slope *= array
+        return slope
+    return np.where(output > 0, array, 0) if activation is nn.ReLU else array
 
 
-def _tanh_(tensor: th.Tensor) -> None:
-    """tanh in place. On the CPU by NumPy, whose vectorised one takes a fifth of the time of PyTorch's."""
-    if tensor.device.type == "cpu":
-        np.tanh(tensor.numpy(), out=tensor.numpy())
-    else:
-        tensor.tanh_()
+def _tanh(array: np.ndarray) -> None:
+    """tanh in place: if it is large as ``2 σ(2z) − 1``, in half the time, because PyTorch's sigmoid is that much faster."""
+    if array.size < LARGE:
+        np.tanh(array, out=array)
+        return
+    array *= 2
+    th.sigmoid_(th.from_numpy(array))
+    array *= 2
+    array -= 1
 
 
 def forward_hooks(module: nn.Module) -> list[dict[int, Any]]:
@@ -172,6 +198,6 @@ def has_hooks(module: nn.Module) -> bool:
     """
     hooks: list[Any] = [*forward_hooks(module), module._backward_hooks, module._backward_pre_hooks]
     hooks += [nn.modules.module._global_backward_hooks, nn.modules.module._global_backward_pre_hooks]
-    for parameter in module.parameters(recurse=False):
-        hooks += [parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None)]
+    for parameter in module._parameters.values():  # may be None
+        hooks += [getattr(parameter, name, None) for name in ("_backward_hooks", "_post_accumulate_grad_hooks")]
     return any(hooks)

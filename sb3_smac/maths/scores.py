@@ -28,6 +28,7 @@ class Scores:
     :param calls: what a :class:`~sb3_smac.maths.layers.LayerRecorder` kept of the forward pass, and scale parameters
     :param samplewise: whether no sample's log-probability depends on another sample's observation (batch normalisation makes
         it depend); if unknown, say ``False``: sums and products then cost backward passes, and only :meth:`gram` relies on it
+    :param factors: the scores of all parameters, if they are known; ``log_prob`` then needs no graph
     :raises ValueError: if ``log_prob`` is not a vector
     """
 
@@ -37,6 +38,7 @@ class Scores:
         parameters: Sequence[nn.Parameter],
         calls: Sequence[LayerCall | ScaleCall] = (),
         samplewise: bool = True,
+        factors: Sequence[LinearScores | DenseScores] | None = None,
     ) -> None:
         if log_prob.ndim != 1:
             raise ValueError(f"log_prob must be one-dimensional, got shape {tuple(log_prob.shape)}")
@@ -44,7 +46,7 @@ class Scores:
         self.parameters = parameters
         self.calls = calls
         self.samplewise = samplewise
-        self._factored: list[LinearScores | DenseScores | Conv2dScores] | None = None
+        self._factored: list[LinearScores | DenseScores | Conv2dScores] | None = None if factors is None else [*factors]
 
     def __len__(self) -> int:
         return len(self.log_prob)
@@ -132,23 +134,25 @@ class Scores:
             product += of_others
         return product
 
-    def gram(self) -> th.Tensor:
+    def gram(self, only_lower: bool = False) -> th.Tensor:
         """
         The Gram matrix ``S Sᵀ``, the sum of those of all parameters.
 
         For recorded ``Linear`` and ``Conv2d`` layers it comes from their inputs and output gradients; for any other parameter
         the scores are formed, by a backward pass for each sample. Samples must not depend on each other.
 
+        :param only_lower: whether the lower triangle is enough; what is above the diagonal is then anything
         :return: shape (N, N)
         """
         gram = self.log_prob.new_zeros(len(self), len(self))
         blocked = [factor for factor in self._factors() if not isinstance(factor, Conv2dScores)]
         for start in range(0, len(self), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(0, start + BLOCK)
-            block = gram[rows, columns]  # the lower triangle; the others is its mirror image
+            block = gram[rows, columns]  # the lower triangle; the other is its mirror image
             for factor in blocked:
-                block += factor.gram(rows, columns)
-            gram[:start, rows] = block[:, :start].T
+                factor.add_gram(block, rows, columns)
+            if not only_lower:
+                gram[:start, rows] = block[:, :start].T
         for convolution in self._factors():
             if isinstance(convolution, Conv2dScores):
                 convolution.add_gram(gram)

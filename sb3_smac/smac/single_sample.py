@@ -44,25 +44,24 @@ def single_sample_steps(
     """
     steps = SingleSampleSteps()
     log_std = plain.policy.log_std.detach().numpy() if plain.is_gaussian else np.zeros(0, np.float32)
-    parameters = [(layer.weight.detach(), layer.bias) for layer, _ in plain.actor.layers]
-    for inputs, action, advantage in zip(
-        plain.features(observations).split(1), actions.numpy(), advantages.numpy(), strict=True
-    ):
-        activations = plain.actor.activations(inputs)
-        output = activations[-1].numpy()[0]
+    network = plain.actor.arrays()
+    features = plain.features(observations).numpy()[:, None]
+    for inputs, action, advantage in zip(features, actions.numpy(), advantages.numpy(), strict=True):
+        activations = network.activations(inputs)
+        output = activations[-1][0]
         delta, log_std_score, log_prob, entropy = (
             _gaussian(output, log_std, action) if plain.is_gaussian else _categorical(output, log_std, action)
         )
-        deltas = plain.actor.output_gradients(activations, th.from_numpy(delta[None]))
+        deltas = network.output_gradients(activations, delta[None])
         squared_norm = float(log_std_score @ log_std_score)
-        for (_, bias), a, d in zip(parameters, activations, deltas, strict=False):
-            a, d = a.numpy()[0], d.numpy()[0]
+        for (_, bias, _), (a,), (d,) in zip(network.layers, activations, deltas, strict=False):
             squared_norm += float((d @ d) * (a @ a + (bias is not None)))
         coefficient = float(step_size * advantage / (damping + squared_norm))
-        for (weight, bias), a, d in zip(parameters, activations, deltas, strict=False):
-            weight.addmm_(d.T, a, alpha=coefficient)
+        for (weight, bias, _), a, (d,) in zip(network.layers, activations, deltas, strict=False):
+            d = coefficient * d
+            weight += d[:, None] * a
             if bias is not None:
-                bias.add_(d[0], alpha=coefficient)
+                bias += d
         log_std += coefficient * log_std_score
         steps.squared_norms.append(squared_norm)
         steps.log_probs.append(float(log_prob))

@@ -162,7 +162,7 @@ class SMAC(NaturalActorCritic):
             self.record_actor("score_norm", mean_score.norm().item())
             return sherman_morrison_solve(batch.gradient, mean_score, damping)
         if batch.weights is not None and rank == size:
-            weights, damping = ridge_weights(batch.scores.gram(), batch.weights, damping)
+            weights, damping = ridge_weights(batch.scores.gram(only_lower=True), batch.weights, damping)
             self.record_actor("fisher_damping", damping)
             return batch.scores.weighted_sum(weights)
         groups = random_groups(size, rank).to(self.device)
@@ -198,7 +198,7 @@ class SMAC(NaturalActorCritic):
         is_papers = self.batch_size == self.fisher_rank == 1 and self._target_kl is None and not self._searches_line
         if not is_papers or type(self).actor_direction is not SMAC.actor_direction:  # a subclass has another step
             return None
-        if self.max_grad_norm is not None or self.ent_coef > 0 or not evaluator.by_distribution:
+        if self.max_grad_norm is not None or self.ent_coef > 0:
             return None
-        plain = PlainPolicy.of(self.policy)
+        plain = evaluator.plain
         return plain if plain is not None and plain.is_all(self.actor_parameters) else None

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch as th
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from sb3_smac.maths import Mlp, has_hooks, unflatten
+from sb3_smac.maths.mlp import LARGE
 from tests.dense_reference import assert_close, jacobian, vector
 from tests.maths.test_layers import tied
 
@@ -34,12 +36,15 @@ def plain(network: nn.Sequential) -> Mlp:
     return mlp
 
 
+def tensors(arrays: list[np.ndarray]) -> list[th.Tensor]:
+    return [th.from_numpy(array) for array in arrays]
+
+
 def test_output_and_activations(network: nn.Sequential) -> None:
     inputs, mlp = th.randn(N, 3).double(), plain(network)
-    activations = mlp.activations(inputs)
+    activations = tensors(mlp.arrays().activations(inputs.numpy()))
     assert th.equal(activations[0], inputs)
     assert_close(activations[-1], network(inputs), relative=1e-14)
-    assert not any(each.requires_grad for each in activations)
     assert len(activations) == 1 + sum(isinstance(module, nn.Linear) for module in network)
     assert [id(each) for each in mlp.parameters] == [id(each) for each in network.parameters()]
 
@@ -58,9 +63,11 @@ def test_gradients_are_those_of_autograd(network: nn.Sequential) -> None:
     for layer, _ in mlp.layers:
         layer.register_forward_hook(lambda *arguments: linear_outputs.append(arguments[2]))
     expected = th.autograd.grad((weights * network(inputs)).sum(), [*linear_outputs, *network.parameters()])
-    activations = mlp.activations(inputs)
-    deltas = mlp.output_gradients(activations, weights)
-    for gradient, reference in zip([*deltas, *mlp.parameter_gradients(activations, deltas)], expected, strict=True):
+    arrays, found = mlp.arrays(), [np.empty(parameter.shape) for parameter in mlp.parameters]
+    activations = arrays.activations(inputs.numpy())
+    deltas = arrays.output_gradients(activations, weights.numpy())
+    arrays.parameter_gradients(activations, deltas, found)
+    for gradient, reference in zip(tensors([*deltas, *found]), expected, strict=True):
         assert gradient.shape == reference.shape
         assert_close(gradient, reference, relative=1e-13)
 
@@ -68,23 +75,36 @@ def test_gradients_are_those_of_autograd(network: nn.Sequential) -> None:
 def test_directional_derivative(network: nn.Sequential) -> None:
     """J v with the dense Jacobian; activations, which serve again, stay as they are."""
     inputs, mlp = th.randn(N, 3).double(), plain(network)
-    direction, activations = th.randn_like(vector(mlp.parameters)), mlp.activations(inputs)
-    before = [each.clone() for each in activations]
-    derivative = mlp.directional_derivative(activations, unflatten(direction, mlp.parameters))
+    direction, arrays = th.randn_like(vector(mlp.parameters)), mlp.arrays()
+    activations = arrays.activations(inputs.numpy())
+    before = [each.copy() for each in activations]
+    tangents = [each.numpy() for each in unflatten(direction, mlp.parameters)]
+    derivative = th.from_numpy(arrays.directional_derivative(activations, tangents))
     assert_close(derivative, (jacobian(network(inputs), mlp.parameters) @ direction).view(N, 2), relative=1e-13)
-    assert all(map(th.equal, activations, before))
+    assert all(map(np.array_equal, activations, before))
 
 
 @th.no_grad()
 def test_relu_has_the_slope_that_autograd_gives_it_at_0() -> None:
     network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     network[0].weight.zero_(), network[0].bias.zero_()
-    mlp = plain(network)
-    activations = mlp.activations(th.ones(1, 2))
-    deltas = mlp.output_gradients(activations, th.ones(1, 1))
+    arrays = plain(network).arrays()
+    activations = arrays.activations(np.ones((1, 2), np.float32))
+    deltas = arrays.output_gradients(activations, np.ones((1, 1), np.float32))
     with th.enable_grad():
         expected = th.autograd.grad(network(th.ones(1, 2)).sum(), list(network.parameters()))
-    assert all(map(th.equal, mlp.parameter_gradients(activations, deltas), expected))
+    found = [np.empty(gradient.shape, np.float32) for gradient in expected]
+    arrays.parameter_gradients(activations, deltas, found)
+    assert all(map(th.equal, tensors(found), expected))
+
+
+def test_tanh_of_many_numbers() -> None:
+    """Which is computed in another way."""
+    network = nn.Sequential(nn.Linear(1, 1), nn.Tanh())
+    network.load_state_dict({"0.weight": th.ones(1, 1), "0.bias": th.zeros(1)})
+    inputs = th.cat([th.linspace(-20, 20, 2 * LARGE), th.tensor([-3e38, 3e38, th.inf, -th.inf, 0])])[:, None]
+    found = plain(network).arrays().activations(inputs.numpy())[-1]
+    th.testing.assert_close(th.from_numpy(found), inputs.tanh(), rtol=0, atol=3e-7)
 
 
 @th.no_grad()
@@ -99,7 +119,7 @@ def test_parameters_are_read_each_time(network: nn.Sequential) -> None:
         before = mlp(inputs)
         change()
         assert th.equal(mlp(inputs), network(inputs)) and not th.equal(mlp(inputs), before)
-        assert_close(mlp.activations(inputs)[-1], network(inputs), relative=1e-14)
+        assert_close(th.from_numpy(mlp.arrays().activations(inputs.numpy())[-1]), network(inputs), relative=1e-14)
 
 
 UNKNOWN: dict[str, list[nn.Module]] = {
