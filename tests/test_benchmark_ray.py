@@ -121,9 +121,9 @@ def test_a_lost_node_loses_no_run(nodes: list[subprocess.Popen], address: str, t
     )
     try:
         # Both nodes are at a run, and some are done: then one node goes
-        wait_for(lambda: all(any("ray::_run" in name for name in names_of(node)) for node in nodes))
+        wait_for(lambda: all(any("ray::run" in name for name in names_of(node)) for node in nodes))
         wait_for(lambda: len(Store(store.root).finished()) >= 2)
-        wait_for(lambda: any("ray::_run" in name for name in names_of(nodes[1])))
+        wait_for(lambda: any("ray::run" in name for name in names_of(nodes[1])))
         assert len(Store(store.root).finished()) < len(study.jobs) - 1
         kill(nodes[1])
         output, _ = driver.communicate(timeout=300)

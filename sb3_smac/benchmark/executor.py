@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -13,18 +14,16 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from unittest.mock import patch
 
-import torch as th
-
 from sb3_smac.benchmark.run import failed, run
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Job
 
 # Read when NumPy and PyTorch are loaded
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# A process starts with these in a moment where the system can fork
-CONTEXT = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+# On Linux, a process is forked off one that has imported these; elsewhere, libraries may not survive that
+CONTEXT = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 CONTEXT.set_forkserver_preload(["sb3_smac.benchmark.run", "sb3_smac.zoo.exp_manager"])
-# How often a run starts again when its Ray node or its process dies
+# How often a run on Ray starts again when its node or its process dies
 RETRIES = 5
 CONNECTION_SECONDS = 10
 
@@ -64,10 +63,9 @@ def _run_in_a_process(job: Job) -> Run:
 
 
 def _prepare(output: Path) -> None:
-    """One thread for PyTorch, one place for what simulators print past Python, and an end when the parent has gone."""
+    """One place for what simulators print past Python, and an end when the parent has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's matter
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    th.set_num_threads(1)
     file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -101,7 +99,7 @@ def execute_on_ray(jobs: Sequence[Job], address: str) -> Generator[Run, None, No
     except (OSError, ray.exceptions.RayError) as error:
         raise ValueError(f"--ray: no cluster at {address!r}: {error}") from error
     try:
-        remote_run = ray.remote(num_cpus=1, max_retries=RETRIES)(_run)
+        remote_run = ray.remote(num_cpus=1, max_retries=RETRIES)(run)
         pending = {remote_run.remote(job): job for job in jobs}
         while pending:
             for reference in ray.wait(list(pending))[0]:
@@ -112,8 +110,3 @@ def execute_on_ray(jobs: Sequence[Job], address: str) -> Generator[Run, None, No
                     yield failed(job, f"Ray gave up after {RETRIES} retries: {error}", 0.0)
     finally:
         ray.shutdown()
-
-
-def _run(job: Job) -> Run:
-    th.set_num_threads(1)
-    return run(job)

@@ -135,7 +135,7 @@ def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 def _introduction(report: _Report, results: Results) -> None:
     study = results.study
     complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
-    budgets = ", ".join(f"{task} {timesteps(results.budget(task))}" for task in results.tasks)
+    budgets = ", ".join(f"{task} {timesteps(results.budgets[task])}" for task in results.tasks)
     report.text.append(
         f"{len(results.table)} of {complete} runs ({report.table('runs', results.table)}): "
         f"{len(study.algorithms)} algorithms, {len(study.tasks)} tasks, {len(study.seeds)} seeds. Timesteps of a run: "
@@ -241,7 +241,7 @@ def _learning(report: _Report, results: Results) -> None:
     for task, curves in results.curves("episodes", "return").items():
         means = {label: values.mean(axis=0) for label, (_, values) in curves.items()}
         for baseline, threshold in finals[task].items():
-            needed = statistics.first_passages(means, results.budget(task), threshold)
+            needed = statistics.first_passages(means, results.budgets[task], threshold)
             rows += [(task, label, baseline, threshold, count, count / needed[baseline]) for label, count in needed.items()]
     table = pd.DataFrame(rows, columns=["task", "label", "baseline", "threshold", "timesteps", "relative"])
     fewest = table.groupby(["task", "baseline"])["timesteps"].transform("min")

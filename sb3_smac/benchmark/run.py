@@ -41,11 +41,12 @@ EVALUATION_ENVS = 10
 
 def run(job: Job) -> Run:
     """
-    Train once. Nothing that goes wrong in training is raised: it is the run's traceback.
+    Train once, in one thread. Nothing that goes wrong in training is raised: it is the run's traceback.
 
     :param job: what to run
     :return: the run, finished or failed
     """
+    th.set_num_threads(1)
     start, failure = time.perf_counter(), None
     with warnings.catch_warnings(record=True) as caught, ExitStack() as envs:
         warnings.simplefilter("default")

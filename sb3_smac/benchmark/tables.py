@@ -23,8 +23,8 @@ Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 class Results:
     """
     The finished runs of a study, and the tables of numbers that are made of them: ``tasks`` and ``labels`` that have runs, and
-    the ``cells`` of both, each with its runs by seed, all in the study's order; and ``table``, one row per run, of which every
-    other table is made.
+    the ``cells`` of both, each with its runs by seed, all in the study's order; ``budgets``, the timesteps of each task; and
+    ``table``, one row per run, of which every other table is made.
 
     :param study: names and order of its entries and tasks, number of its seeds
     :param runs: runs of the study; failed ones do not count
@@ -35,6 +35,7 @@ class Results:
         runs = sorted((run for run in runs if run.finished), key=lambda run: run.seed)
         self.tasks = [task for task in study.tasks if any(run.task == task for run in runs)]
         self.labels = [label for label in study.algorithms if any(run.label == label for run in runs)]
+        self.budgets = {run.task: run.info["budget"] for run in runs}
         keys = [(task, label) for task in self.tasks for label in self.labels]
         cells = {key: [run for run in runs if (run.task, run.label) == key] for key in keys}
         self.cells = {key: cell for key, cell in cells.items() if cell}
@@ -46,13 +47,6 @@ class Results:
         first = [label for label in self.labels if self.study.algorithm(label) == REFERENCE_ALGORITHM]
         return next(label for label in (self.study.reference, *first, *self.labels) if label in self.labels)
 
-    def budget(self, task: str) -> int:
-        """
-        :param task: id of an environment
-        :return: timesteps of a run
-        """
-        return int(self.table.set_index("task")["budget"][[task]].iloc[0])
-
     def curves(self, table: str, column: str) -> Curves:
         """
         :param table: ``"episodes"`` or ``"updates"``
@@ -61,7 +55,7 @@ class Results:
         """
         curves: Curves = {}
         for (task, label), runs in self.cells.items():
-            budget = self.budget(task)
+            budget = self.budgets[task]
             rows = [statistics.curve(getattr(run, table), column, budget) for run in runs]
             curves.setdefault(task, {})[label] = statistics.bin_ends(budget), np.stack(rows)
         return curves

@@ -47,7 +47,11 @@ WRONG = [
         "policy must be one of MlpPolicy, CnnPolicy, MultiInputPolicy, or module.Class of your own, got 'MlpPolcy'",
     ),
     ("policy", "sb3_smac.nothing.Policy", "policy: 'sb3_smac.nothing.Policy' cannot be imported (No module named"),
-    ("policy", "sb3_smac.common.policies.MlpPolcy", "sb3_smac.common.policies has no 'MlpPolcy'; did you mean 'MlpPolicy'?"),
+    (
+        "policy",
+        "sb3_smac.common.policies.MlpPolcy",
+        "'MlpPolcy' is no name in sb3_smac.common.policies (policy); did you mean 'MlpPolicy'?",
+    ),
     ("policy_kwargs", "dict(net_arch=[64)", "policy_kwargs must be a dict, or Python for one such as 'dict(a=1)', got"),
     ("policy_kwargs", "dict(activation_fn=nn.Relu)", "got 'dict(activation_fn=nn.Relu)' (AttributeError: "),
     ("env_kwargs", 3, "env_kwargs must be a dict, got 3"),
@@ -59,7 +63,11 @@ WRONG = [
     ),
     ("env_wrapper", 3, "env_wrapper must be a class or function, as module.name, or a list of these; got 3"),
     ("env_wrapper", "time_limit", "env_wrapper must be a class or function with its module, as module.name; got 'time_limit'"),
-    ("env_wrapper", f"{LIMIT}s", "env_wrapper: sb3_smac.zoo.wrappers has no 'time_limits'; did you mean 'time_limit'?"),
+    (
+        "env_wrapper",
+        f"{LIMIT}s",
+        "'time_limits' is no name in sb3_smac.zoo.wrappers (env_wrapper); did you mean 'time_limit'?",
+    ),
     (
         "env_wrapper",
         [{LIMIT: {"max_step": 3}}],
