@@ -311,6 +311,33 @@ def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
     assert "ratio to PPO" in section(tmp_path, "Time")
 
 
+def test_published_returns(tmp_path: Path) -> None:
+    """Beside ours, and each algorithm over those of the tasks in which it has runs."""
+    study = Study(
+        name="peers",
+        algorithms={"new": {"algorithm": "ppo"}, "PPO": {"algorithm": "ppo"}},
+        tasks=["Swimmer-v4", "Hopper-v4", "Pendulum-v1"],
+        seeds=[0, 1],
+        budget=BUDGET,
+        published={"Swimmer-v4": 10, "Hopper-v4": 500},
+    )
+    runs = [evaluated("new", "Swimmer-v4", seed, (0, 20), 1) for seed in (0, 1)]
+    runs += [
+        evaluated("PPO", task, 0, (0, last), 1) for task, last in (("Swimmer-v4", 5), ("Hopper-v4", 500), ("Pendulum-v1", 9))
+    ]
+    write_report(study, runs, tmp_path)
+    last = cells(section(tmp_path, "Last evaluation"))
+    assert [row[:2] for row in last] == [
+        ["task", "best published"],
+        ["Swimmer-v4", "10.0"],
+        ["Hopper-v4", "500.0"],
+        ["Pendulum-v1", "–"],
+    ]
+    means = pd.read_csv(tmp_path / "published_iqm.csv").set_index("label")
+    assert means[["iqm", "runs", "tasks"]].to_numpy().tolist() == [[2, 2, 1], [0.75, 1, 2]]
+    assert "| 2.00 [2.00, 2.00] |" in section(tmp_path, "Against what is published")
+
+
 def test_a_study_whose_evaluations_have_begun(tmp_path: Path) -> None:
     """One algorithm, and one run that has an evaluation less: nothing to compare, and what both have is drawn."""
     study = Study(name="peers", algorithms=["ppo"], tasks=["Swimmer-v4"], seeds=2, budget=BUDGET)

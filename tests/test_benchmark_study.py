@@ -154,6 +154,8 @@ def test_a_folder_of_zoo_entries_comes_first(tmp_path: Path) -> None:
         ("{budget: 50", "{budge: 50", "tasks: Pendulum-v1: 'budge' is no key; did you mean 'budget'"),
         ("{budget: 50", "{budget: -5", "tasks: Pendulum-v1: budget: Input should be greater than 0, got -5"),
         ("budget: 100", "budget: 100\nreference: pp", "'pp' is no algorithm (as reference); did you mean 'ppo'"),
+        ("seeds: 2", "seeds: 2\npublished: {Hopper-v4: 3}", "'Hopper-v4' is no task (as published); choose from"),
+        ("seeds: 2", "seeds: 2\npublished: {CartPole-v1: 0}", "published: CartPole-v1: Input should be greater than 0, got 0"),
         ("seeds: 2", "seeds: 0", "seeds: List should have at least 1 item"),
         ("seeds: 2", "seeds: true", "seeds: Input should be a valid list, got True"),
         ("budget: 100", "budget: 1.5", "budget: Input should be a valid integer, got 1.5"),
