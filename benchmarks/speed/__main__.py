@@ -18,6 +18,7 @@ import torch as th
 if not __package__:  # a folder that is run is no package
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from sb3_smac.fast.threads import threads_of_torch
 from speed.actor import measure_actor
 from speed.gpu import measure_gpu
 from speed.growth import measure_growth
@@ -28,8 +29,6 @@ from speed.rollout import measure_rollout
 from speed.simulators import measure_simulators
 from speed.summary import summary
 from speed.update import measure_update
-
-from sb3_smac.fast.threads import threads_of_torch
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "speed"
 
