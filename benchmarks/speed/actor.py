@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import gymnasium as gym
 import torch as th
@@ -17,7 +16,6 @@ from stable_baselines3.common.distributions import kl_divergence
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import nn
 
-from sb3_smac import fast
 from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.actor_update import move_actor
 from sb3_smac.common.evaluation import Evaluator, agreeing_evaluator
@@ -240,18 +238,17 @@ class SingleSampleRun:
     """
 
     def __init__(self, model: NaturalActorCritic, data: Data, is_fast: bool) -> None:
-        self.model, self.is_fast = model, is_fast
+        self.model = model
         unused = th.zeros_like(data.advantages)
         self.rollout = RolloutBufferSamples(data.observations, data.actions, unused, unused, data.advantages, unused)
         self.start = flatten(model.actor_parameters)
-        self.evaluator = Evaluator(model.policy)
+        self.evaluator = Evaluator(model.policy, plain=PlainPolicy.of(model.policy) if is_fast else None)
         self.acted = self.evaluator.as_it_acts(data.observations, data.actions)
 
     def __call__(self) -> None:
         """The steps."""
         assign(self.model.actor_parameters, self.start)
-        with mock.patch.object(fast, "enabled", self.is_fast):
-            move_actor(self.model, self.evaluator, self.rollout, self.acted)
+        move_actor(self.model, self.evaluator, self.rollout, self.acted)
 
     @property
     def distance(self) -> th.Tensor:

@@ -204,7 +204,7 @@ class PlainPolicy:
             of_log_std = [DenseScores(self.policy.log_std, normal.square() - 1)]
         else:
             gradient = -th.from_numpy(activations[-1]).softmax(dim=1)
-            gradient[th.arange(len(gradient)), actions] += 1
+            gradient.numpy()[np.arange(len(gradient)), actions.numpy()] += 1
         deltas = self.actor.arrays().output_gradients(activations, gradient.numpy())
         layers = zip(self.actor.layers, activations, deltas, strict=False)
         return [*(LinearScores(layer, *map(th.from_numpy, pair)) for (layer, _), *pair in layers), *of_log_std]
