@@ -179,7 +179,7 @@ def test_what_it_was_made_with(finished: Run) -> None:
 def test_the_model_has_the_hyperparameters() -> None:
     with ExitStack() as envs:
         job = make_job(hyperparameters={"damping": 0.3, "target_kl": None, "learning_rate": 0.02})
-        model, evaluation_env = build(job, envs)
+        model, _, evaluation_env = build(job, envs)
     assert evaluation_env is None
     assert isinstance(model, sb3_smac.SMAC)
     assert (model.damping, model.target_kl, model.n_steps, model.seed) == (0.3, None, 300, 0)

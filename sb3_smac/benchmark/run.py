@@ -51,9 +51,9 @@ def run(job: Job) -> Run:
     with warnings.catch_warnings(record=True) as caught, ExitStack() as envs:
         warnings.simplefilter("default")
         try:
-            model, evaluation_env = build(job, envs)
+            model, callbacks, evaluation_env = build(job, envs)
             recorder = Recorder(model, evaluation_env, job.evaluation or {}, start)
-            model.learn(job.budget, callback=recorder, log_interval=10**9)
+            model.learn(job.budget, callback=[*callbacks, recorder], log_interval=10**9)
         except Exception:
             failure = traceback.format_exc()
     total = time.perf_counter() - start
@@ -91,13 +91,13 @@ def check(job: Job) -> None:
         raise ValueError(f"{job.label} on {job.task}: {error}") from error
 
 
-def build(job: Job, envs: ExitStack) -> tuple[BaseAlgorithm, VecEnv | None]:
+def build(job: Job, envs: ExitStack) -> tuple[BaseAlgorithm, list[BaseCallback], VecEnv | None]:
     """
     Make environment and model as the RL Zoo does, without its folders.
 
     :param job: what to run
     :param envs: closes the environments
-    :return: the model, and the environment of the evaluations if there are any
+    :return: the model, the callbacks of its Zoo entry, and the environment of the evaluations if there are any
     """
     cls = settings.algorithms()[job.algorithm]
     from sb3_smac.zoo.exp_manager import ExperimentManager
@@ -111,17 +111,17 @@ def build(job: Job, envs: ExitStack) -> tuple[BaseAlgorithm, VecEnv | None]:
     }
     manager = ExperimentManager(argparse.Namespace(), job.algorithm, job.task, "", **options)
     chosen = {**copy.deepcopy(job.hyperparameters), "n_timesteps": job.budget}
-    hyperparameters, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(chosen)
+    hyperparameters, manager.env_wrapper, callbacks, manager.vec_env_wrapper = manager._preprocess_hyperparams(chosen)
     env = manager.create_envs(manager.n_envs, no_log=True)
     envs.callback(env.close)
     hyperparameters = manager._preprocess_action_noise(hyperparameters, {}, env)
     model = cls(env=env, seed=job.seed, verbose=0, device="cpu", **hyperparameters)
     if job.evaluation is None:
-        return model, None
+        return model, callbacks, None
     manager.seed = job.seed + EVALUATION_SEED
     evaluation_env = manager.create_envs(min(EVALUATION_ENVS, job.evaluation["episodes"]), eval_env=True)
     envs.callback(evaluation_env.close)
-    return model, evaluation_env
+    return model, callbacks, evaluation_env
 
 
 class Recorder(BaseCallback):
