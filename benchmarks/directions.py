@@ -46,7 +46,7 @@ SUBSETS = (100, 250, 500, 1000)
 SIZES = (1000, 2000)
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)
 CHECKPOINTS = {"cosines": range(10_000, 60_000, 10_000), "gains": (40_000, 120_000, 200_000)}
-COMMON = {"policy": "MlpPolicy", "seed": 0, "device": "cpu"}
+COMMON = {"policy": "MlpPolicy", "policy_kwargs": {"log_std_init": 0.0}, "seed": 0, "device": "cpu"}
 
 Rollout = tuple[th.Tensor, th.Tensor, th.Tensor]
 

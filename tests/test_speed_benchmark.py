@@ -119,7 +119,7 @@ def test_materialised_scores_give_the_full_step(speed: ModuleType) -> None:
     direction = unflatten(
         model.actor_direction(make_actor_batch(Evaluator(model.policy), model.actor_parameters, *data)), model.actor_parameters
     )
-    solve = speed.actor.MaterialisedSolve(model.policy)
+    solve = speed.actor.MaterialisedSolve(model.policy, model._damping_of(50, 50))
     materialised = unflatten(solve.direction(data), list(solve.parameters.values()))
     expected = dict(zip(model.actor_parameters, direction, strict=True))
     for parameter, actual in zip(solve.parameters.values(), materialised, strict=True):
