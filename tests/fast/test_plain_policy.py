@@ -18,16 +18,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from sb3_smac import SMAC, NaturalActorCritic
+from sb3_smac import NaturalActorCritic
 from sb3_smac.common import natural_actor_critic
 from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.common.parameters import make_optimizer
 from sb3_smac.common.policies import FAST_FORWARDS, MlpPolicy
-from sb3_smac.common.trust_region import frozen, mean_kl
 from sb3_smac.fast.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
-from sb3_smac.maths import FisherVectorProduct, Mlp, flat_gradient, flatten
-from tests.algorithms import VECTOR, SampleEnv, every_algorithm, is_finite, is_same, make, reloaded, snapshot
+from sb3_smac.maths import Mlp, flat_gradient, flatten
+from tests.algorithms import VECTOR, SampleEnv, is_finite, is_same, make, reloaded, snapshot
 from tests.dense_reference import DoublePolicy, actor, assert_close, fisher, make_policy
 from tests.own_policies import CASES, BatchNorm
 
@@ -51,7 +50,7 @@ class History(BaseCallback):
     :param act: what a user does, once in each of two rollouts of 16 steps
     """
 
-    def __init__(self, act: Callable[[NaturalActorCritic], Any] | None = None) -> None:
+    def __init__(self, act: Callable[[Any], Any] | None = None) -> None:
         super().__init__()
         self.act = act
         self.steps: list[Any] = []
@@ -62,7 +61,6 @@ class History(BaseCallback):
         names = ("actions", "clipped_actions", "values", "log_probs", "rewards", "dones", "new_obs")
         self.steps.append({name: copy.deepcopy(self.locals[name]) for name in names})
         if self.act is not None and self.n_calls % 20 == 5:
-            assert isinstance(self.model, NaturalActorCritic)
             self.steps.append(self.act(self.model))
         return True
 
@@ -75,7 +73,7 @@ def is_plain(policy: nn.Module) -> bool:
 
 def assert_same_training(
     build: Callable[[], NaturalActorCritic],
-    act: Callable[[NaturalActorCritic], Any] | None = None,
+    act: Callable[[Any], Any] | None = None,
     falls_back: bool = False,
 ) -> None:
     """The model trains to the same bits with the plain forward as with Stable-Baselines3's, which it then never calls."""
@@ -135,12 +133,6 @@ def random_policy(action_space: spaces.Space, scale: float = 1.0, **arguments: A
     return policy
 
 
-def plain(policy: sb3_policies.ActorCriticPolicy) -> PlainPolicy:
-    view = PlainPolicy.of(policy)
-    assert view is not None
-    return view
-
-
 # ------------------------------------------------------------------------------------------------------------------- rollouts
 
 
@@ -171,17 +163,10 @@ def test_action_spaces(name: str, n_envs: int) -> None:
     assert_same_training(lambda: sample_model(n_envs=n_envs, action_space=ACTION_SPACES[name]))
 
 
-@box_and_discrete
-def test_loaded_models_that_the_user_has_changed(action_space: spaces.Space) -> None:
-    """With a layer replaced and another one frozen."""
-
+def test_loaded_models() -> None:
     def build() -> NaturalActorCritic:
-        env = make_vec_env(lambda: SampleEnv(VECTOR, action_space), n_envs=2, seed=1)
-        model = reloaded(sample_model(n_envs=2, action_space=action_space).learn(32), env=env)
-        model.set_random_seed(5)
-        model.policy.action_net = nn.Linear(8, model.policy.action_net.out_features)
-        model.policy.mlp_extractor.policy_net[0].weight.requires_grad_(False)
-        return model
+        model = sample_model().learn(16)
+        return reloaded(model, env=model.get_env())
 
     assert_same_training(build)
 
@@ -253,23 +238,6 @@ def test_calls_of_the_policy_in_the_middle_of_a_rollout(action_space: spaces.Spa
     assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space), call_in_every_way, falls_back=True)
 
 
-def test_copies_and_files_made_in_the_middle_of_a_rollout(tmp_path: Path) -> None:
-    """They are whole policies of their own: the original's later life does not reach them."""
-
-    def keep(model: NaturalActorCritic) -> None:
-        model.policy.save(tmp_path / "policy")
-        model.save(tmp_path / "model")
-        copies.append((copy.deepcopy(model.policy), snapshot(model)["policy"]))
-
-    copies: list[Any] = []
-    model = sample_model().learn(16, callback=History(keep))
-    policy, state = copies[0]
-    assert not is_same(snapshot(model)["policy"], state)
-    for each in (policy, MlpPolicy.load(tmp_path / "policy"), SMAC.load(tmp_path / "model").policy):
-        assert is_same(each.state_dict(), state)
-        assert each not in FAST_FORWARDS and "forward" not in vars(each) and PlainPolicy.of(each) is not None
-
-
 def test_only_rollouts_are_plain() -> None:
     """Updates are not, and nothing is after an error in a rollout."""
 
@@ -277,7 +245,7 @@ def test_only_rollouts_are_plain() -> None:
         assert is_plain(model.policy)
         raise KeyboardInterrupt
 
-    model, in_updates = sample_model(), []  # type: ignore[var-annotated]
+    model, in_updates = sample_model(), []
     with mock.patch.object(model, "train", lambda: in_updates.append(is_plain(model.policy))):
         model.learn(16)
     assert in_updates == [False]
@@ -286,14 +254,17 @@ def test_only_rollouts_are_plain() -> None:
     assert model.policy not in FAST_FORWARDS
 
 
-def test_a_rollout_within_a_rollout() -> None:
-    """Leaves the outer one its forward; and what is no policy of this package never gets one."""
+def test_the_plain_forward_is_that_of_one_rollout(tmp_path: Path) -> None:
+    """Not of a rollout within it, of copies and files of the policy, or of what is no policy of this package."""
     policy, other = random_policy(BOX), nn.Linear(1, 1)
     with plain_forward(policy), plain_forward(other):
         outer = FAST_FORWARDS[policy]
         with plain_forward(policy):
             assert FAST_FORWARDS[policy] is not outer
-        assert FAST_FORWARDS[policy] is outer and other not in FAST_FORWARDS
+        assert FAST_FORWARDS[policy] is outer
+        policy.save(tmp_path / "policy")
+        for each in (copy.deepcopy(policy), MlpPolicy.load(tmp_path / "policy"), other):
+            assert each not in FAST_FORWARDS
     assert policy not in FAST_FORWARDS
 
 
@@ -307,7 +278,7 @@ def test_forward(name: str, scale: float) -> None:
     policy = random_policy(ACTION_SPACES[name], scale)
     if hasattr(policy, "log_std"):
         policy.log_std.data.normal_()
-    view = plain(policy)
+    view = PlainPolicy.of(policy)
     for n_samples in (1, 2, 3, 8, 16, 17, 64):
         observations = 2 + 3 * th.randn(n_samples, 3)
         for seed in range(5):
@@ -350,7 +321,7 @@ def test_observations_that_are_not_finite(action_space: spaces.Space, value: flo
     """Tanh makes infinity finite."""
     expected, found = outcomes(random_policy(action_space), th.tensor([[1.0, value, 0.0]]))
     assert is_same(found, expected)
-    assert isinstance(expected, str) is np.isnan(value)
+    assert isinstance(expected, str) is bool(np.isnan(value))
 
 
 # ---------------------------------------------------------------------------------------------- everything else falls back
@@ -433,9 +404,10 @@ def test_wrappers_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("algo", ["smac", "smac_full", "accg"])
-def test_one_deviation_for_all_dimensions(algo: str) -> None:
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_one_deviation_for_all_dimensions(algo: str, batch_size: int | None) -> None:
     """It is trained, though its score is not written out."""
-    model = sample_model(algo)
+    model = sample_model(algo, batch_size=batch_size)
     share_deviation(model.policy)
     model.learn(32)
     assert is_finite(model) and model.policy.log_std.item() != 0
@@ -465,14 +437,14 @@ def gradient_hook(name: str) -> Callable[[Any, list], Any]:
     return lambda policy, calls: policy.get_parameter(name).register_hook(lambda _: calls.append(name))
 
 
-METHODS = ["forward", "extract_features", "predict_values", "get_distribution", "_get_action_dist_from_latent"]
+METHODS = ["forward", "__call__", "extract_features", "predict_values", "get_distribution", "_get_action_dist_from_latent"]
 CALLED: dict[str, Callable[[Any, list], Any]] = {
-    **{f"{name} of the class": method(name, of_class=True) for name in ("__call__", *METHODS)},
+    **{f"{name} of the class": method(name, of_class=True) for name in METHODS},
     **{f"{name} of the instance": method(name, of_class=False) for name in METHODS},
     **{f"hook of {name or 'policy'}": hook(name) for name, _ in random_policy(BOX).named_modules()},
     **{f"hook of {name}": gradient_hook(name) for name, _ in random_policy(BOX).named_parameters()},
 }
-IDLE = {"hook of return_normalizer"}
+IDLE = {"hook of return_normalizer", "__call__ of the instance"}  # which Python looks up in the class
 
 
 @pytest.mark.parametrize("name", CALLED)
@@ -497,31 +469,6 @@ def test_what_the_user_adds_is_called(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------------- updates
-
-
-@every_algorithm
-@box_and_discrete
-def test_updates_are_those_of_autograd(algo: str, action_space: spaces.Space) -> None:
-    """One update of actor and critic, whose gradients are written out for plain policies, to float32's rounding."""
-
-    def build() -> NaturalActorCritic:
-        return sample_model(
-            algo,
-            action_space=action_space,
-            target_kl=None,
-            learning_rate=0.01,
-            critic_batch_size=5,
-            policy_kwargs={"net_arch": [8, 8], "optimizer_class": th.optim.SGD},
-            line_search=False,
-        )
-
-    models = trained_both_ways(build, n_steps=16)
-    start = flatten(build().policy.parameters())
-    expected, found = (flatten(model.policy.parameters()) - start for model in models)
-    assert expected.norm() > 1e-4
-    assert_close(found, expected, relative=2e-4)
-    losses = [model.logger.name_to_value["train/value_loss"] for model in models]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -556,7 +503,7 @@ def test_value_gradients(network: str, normalize: bool) -> None:
     """Of the squared error of a minibatch; one minibatch leaves the next alone, and the parameters are read each time."""
     policy = random_policy(BOX, **NETWORKS[network], normalize_observations=normalize, normalize_returns=normalize)
     observations, returns = 2 + 3 * th.randn(40, 3), 300 + 20 * th.randn(40)
-    view = plain(policy)
+    view = PlainPolicy.of(policy)
     found = [th.full_like(parameter, 7.0) for parameter in view.critic.parameters]
     gradients = view.value_gradients(observations, returns, found)
     for indices in th.randperm(40).split(7):
@@ -572,11 +519,9 @@ def test_value_gradients(network: str, normalize: bool) -> None:
 def double_view(policy: DoublePolicy) -> PlainPolicy:
     """A plain view in float64, which ``of`` would not give."""
     extractor = policy.mlp_extractor
-    networks = [extractor.policy_net, policy.action_net], [extractor.value_net, policy.value_net]
-    actor_network, critic_network = (Mlp.of([*layers, last]) for layers, last in networks)
-    assert actor_network is not None and critic_network is not None
-    view = PlainPolicy(policy, actor_network, critic_network)
-    view.features = lambda observations: observations  # type: ignore[method-assign]
+    networks = [*extractor.policy_net, policy.action_net], [*extractor.value_net, policy.value_net]
+    view = PlainPolicy(policy, *map(Mlp.of, networks))
+    view.features = lambda observations: observations
     return view
 
 
@@ -598,28 +543,16 @@ def test_fisher_vector_product_is_the_dense_fishers(space: str, biases: bool, ne
         assert_close(product(direction), dense @ direction, relative=1e-12)
 
 
-@box_and_discrete
-def test_fisher_vector_product_with_normalized_observations(action_space: spaces.Space) -> None:
-    """In float32, as AC-CG has it, against two backward passes."""
-    policy = random_policy(action_space, scale=0.3)
-    parameters, observations = actor(policy), 2 + 3 * th.randn(20, 3)
-    distribution = copy.copy(policy.get_distribution(observations))
-    autograd = FisherVectorProduct(mean_kl(frozen(distribution), distribution), parameters)
-    direction = th.randn(sum(parameter.numel() for parameter in parameters))
-    product = plain(policy).fisher_vector_product(observations, parameters)
-    assert_close(product(direction), autograd(direction), relative=1e-4)
-
-
 def test_which_parameters_are_all() -> None:
     policy = random_policy(BOX)
-    view, own = plain(policy), actor(policy)
+    view, own = PlainPolicy.of(policy), actor(policy)
     assert view.is_all(own) and view.is_all(own[::-1])
     assert not view.is_all(own[1:]) and not view.is_all(own[:-1])
     assert not view.is_all([*own, policy.value_net.weight])
     policy.log_std.requires_grad_(False)
     assert not view.is_all(own)
     assert not view.is_all([parameter for parameter in own if parameter.requires_grad])
-    assert not plain(random_policy(DISCRETE)).is_all([])
+    assert not PlainPolicy.of(random_policy(DISCRETE)).is_all([])
 
 
 def test_batch_normalisation_is_noticed() -> None:
@@ -676,9 +609,9 @@ def test_fused_optimizers_step_as_the_others(optimizer: type[th.optim.Optimizer]
     assert_close(results[0], results[2], relative=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "device"), [(th.optim.SGD, "cpu"), (type("Own", (th.optim.Adam,), {}), "cpu"), (th.optim.Adam, "meta")]
-)
-def test_other_optimizers_are_not_fused(optimizer: type[th.optim.Optimizer], device: str) -> None:
-    chosen = make_optimizer(optimizer, [nn.Parameter(th.ones(2, device=device))], 0.1, {})
+@pytest.mark.parametrize("optimizer", [th.optim.SGD, type("Own", (th.optim.Adam,), {}), th.optim.Adam])
+def test_other_optimizers_are_not_fused(optimizer: type[th.optim.Optimizer]) -> None:
+    """And Adam itself is not where there is no such implementation."""
+    parameter = nn.Parameter(th.ones(2, device="meta" if optimizer is th.optim.Adam else "cpu"))
+    chosen = make_optimizer(optimizer, [parameter], 0.1, {})
     assert not chosen.param_groups[0].get("fused")
