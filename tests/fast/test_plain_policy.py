@@ -25,9 +25,9 @@ from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.common.parameters import make_optimizer
 from sb3_smac.common.policies import FAST_FORWARDS, MlpPolicy
 from sb3_smac.fast.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
-from sb3_smac.maths import Mlp, flat_gradient, flatten
+from sb3_smac.maths import Mlp, Scores, flat_gradient, flatten
 from tests.algorithms import VECTOR, SampleEnv, is_finite, is_same, make, reloaded, snapshot
-from tests.dense_reference import DoublePolicy, actor, assert_close, fisher, make_policy
+from tests.dense_reference import DoublePolicy, actor, assert_close, fisher, jacobian, make_policy
 from tests.own_policies import CASES, BatchNorm
 
 BOX, DISCRETE = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3)
@@ -541,6 +541,22 @@ def test_fisher_vector_product_is_the_dense_fishers(space: str, biases: bool, ne
     product, dense = view.fisher_vector_product(observations, parameters), fisher(policy, parameters, observations)
     for direction in th.randn(3, len(dense)).double():
         assert_close(product(direction), dense @ direction, relative=1e-12)
+
+
+@pytest.mark.parametrize("space", ["box", "discrete"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_scores_are_the_dense_ones(space: str, network: str) -> None:
+    """In float64."""
+    policy, observations = make_policy(space, **NETWORKS[network]), th.randn(6, 3).double()
+    view = double_view(policy)
+    activations = view.actor_activations(observations)
+    distribution = view.distribution(activations[-1])
+    actions = distribution.sample()
+    factors = view.scores(distribution, activations, actions)
+    scores = Scores(distribution.log_prob(actions), actor(policy), factors=factors)
+    dense = jacobian(policy.get_distribution(observations).log_prob(actions), actor(policy))
+    assert_close(scores.mean(), dense.mean(dim=0), relative=1e-12)
+    assert_close(scores.gram(), dense @ dense.T, relative=1e-12)
 
 
 def test_which_parameters_are_all() -> None:
