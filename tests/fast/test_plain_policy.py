@@ -14,33 +14,43 @@ from gymnasium import spaces
 from stable_baselines3.common import policies as sb3_policies
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from sb3_smac import SMAC, NaturalActorCritic
-from sb3_smac.common import actor_batch, natural_actor_critic
-from sb3_smac.common.actor_batch import ActorBatch, make_actor_batch
+from sb3_smac import NaturalActorCritic
+from sb3_smac.common import natural_actor_critic
+from sb3_smac.common.actor_batch import make_actor_batch
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.common.parameters import make_optimizer
-from sb3_smac.common.policies import FAST_FORWARDS, CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_smac.common.trust_region import frozen, mean_kl
+from sb3_smac.common.policies import FAST_FORWARDS, MlpPolicy
 from sb3_smac.fast.plain_policy import PlainPolicy, RolloutForward, is_samplewise, plain_forward, scale_calls
-from sb3_smac.maths import FisherVectorProduct, Mlp, flat_gradient, flatten
-from tests.algorithms import TABLE, SampleEnv, every_algorithm, is_finite, is_same, make, snapshot
-from tests.dense_reference import DoublePolicy, assert_close, fisher, make_policy
-from tests.test_non_finite import FaultyEnv
+from sb3_smac.maths import Mlp, Scores, flat_gradient, flatten
+from tests.algorithms import VECTOR, SampleEnv, is_finite, is_same, make, reloaded, snapshot
+from tests.dense_reference import DoublePolicy, actor, assert_close, fisher, jacobian, make_policy
+from tests.own_policies import CASES, BatchNorm
 
-VECTOR = spaces.Box(-1.0, 1.0, (3,))
 BOX, DISCRETE = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(3)
-EVERY_ACTION_SPACE = {"box": BOX, "discrete": DISCRETE}
-every_action_space = pytest.mark.parametrize("action_space", EVERY_ACTION_SPACE.values(), ids=EVERY_ACTION_SPACE)
+# Torch's random numbers come another way when there are sixteen and more
+ACTION_SPACES: dict[str, spaces.Space] = {
+    "one": spaces.Box(-1, 1, (1,)),
+    "many": spaces.Box(-1, 1, (17,)),
+    "matrix": spaces.Box(-1, 1, (2, 3)),
+    "float64": spaces.Box(-1, 1, (1,), np.float64),
+    "two": spaces.Discrete(2),
+    "forty": spaces.Discrete(40),
+}
+box_and_discrete = pytest.mark.parametrize("action_space", [BOX, DISCRETE], ids=["box", "discrete"])
 
 
 class History(BaseCallback):
-    """Everything that a rollout produces, and whether the policy's forward was the plain one."""
+    """
+    Everything that a rollout produces, and whether the policy's forward was the plain one.
 
-    def __init__(self, act: Callable[[NaturalActorCritic, int], Any] | None = None) -> None:
+    :param act: what a user does, once in each of two rollouts of 16 steps
+    """
+
+    def __init__(self, act: Callable[[Any], Any] | None = None) -> None:
         super().__init__()
         self.act = act
         self.steps: list[Any] = []
@@ -49,11 +59,9 @@ class History(BaseCallback):
     def _on_step(self) -> bool:
         self.plain.add(is_plain(self.model.policy))
         names = ("actions", "clipped_actions", "values", "log_probs", "rewards", "dones", "new_obs")
-        step = {name: copy.deepcopy(self.locals[name]) for name in names}
-        if self.act is not None:
-            assert isinstance(self.model, NaturalActorCritic)
-            step["own"] = self.act(self.model, self.n_calls)
-        self.steps.append(step)
+        self.steps.append({name: copy.deepcopy(self.locals[name]) for name in names})
+        if self.act is not None and self.n_calls % 20 == 5:
+            self.steps.append(self.act(self.model))
         return True
 
 
@@ -63,45 +71,45 @@ def is_plain(policy: nn.Module) -> bool:
     return isinstance(forward, RolloutForward) and forward.view is not None
 
 
-@contextlib.contextmanager
-def forward_of_sb3() -> Any:
-    """Rollouts as Stable-Baselines3 collects them."""
-    with mock.patch.object(natural_actor_critic, "plain_forward", lambda policy: contextlib.nullcontext()):
-        yield
-
-
-@contextlib.contextmanager
-def no_plain_policies() -> Any:
-    """Everything as for a policy that is not plain."""
-    with mock.patch.object(PlainPolicy, "of", lambda policy: None):
-        yield
-
-
 def assert_same_training(
     build: Callable[[], NaturalActorCritic],
-    on_step: Callable[[NaturalActorCritic, int], Any] | None = None,
-    rollouts: int = 2,
+    act: Callable[[Any], Any] | None = None,
     falls_back: bool = False,
 ) -> None:
     """The model trains to the same bits with the plain forward as with Stable-Baselines3's, which it then never calls."""
     results = []
-    for context in (forward_of_sb3(), contextlib.nullcontext()):
-        model, history = build(), History(on_step)
+    without_plain_forward = mock.patch.object(natural_actor_critic, "plain_forward", contextlib.nullcontext)
+    for context in (without_plain_forward, contextlib.nullcontext()):
+        model, history = build(), History(act)
         start = snapshot(model)
         with context, mock.patch.object(
             sb3_policies.ActorCriticPolicy, "forward", autospec=True, side_effect=sb3_policies.ActorCriticPolicy.forward
         ) as sb3_forward:
-            model.learn(rollouts * model.n_steps * model.n_envs, callback=history, reset_num_timesteps=False)
+            model.learn(2 * model.n_steps * model.n_envs, callback=history, reset_num_timesteps=False)
         returns = [(episode["r"], episode["l"]) for episode in model.ep_info_buffer or ()]
         results.append((history.steps, snapshot(model), returns, th.get_rng_state(), np.random.get_state()))
         assert is_finite(model) and not is_same(start["policy"], results[-1][1]["policy"])
         assert model.policy not in FAST_FORWARDS
-        if len(results) == 2 and not falls_back:
+        if context is without_plain_forward:
+            assert history.plain == {False} and sb3_forward.call_count >= 2 * model.n_steps
+        elif not falls_back:
             # a policy that has been changed since it acted is asked once more how it acts
-            assert history.plain == {True} and sb3_forward.call_count <= (0 if on_step is None else rollouts)
-        if len(results) == 1:
-            assert history.plain == {False} and sb3_forward.call_count >= rollouts * model.n_steps
+            assert history.plain == {True} and sb3_forward.call_count <= (0 if act is None else 2)
     assert is_same(*results)
+
+
+def no_plain_policies() -> Any:
+    """Everything as for a policy that is not plain."""
+    return mock.patch.object(PlainPolicy, "of", lambda policy: None)
+
+
+def trained_both_ways(build: Callable[[], NaturalActorCritic], n_steps: int = 32) -> list[NaturalActorCritic]:
+    """Without any plain policies, and with them."""
+    models = []
+    for context in (no_plain_policies(), contextlib.nullcontext()):
+        with context:
+            models.append(build().learn(n_steps))
+    return models
 
 
 def sample_model(
@@ -110,301 +118,6 @@ def sample_model(
     observation_space = arguments.pop("observation_space", VECTOR)
     env = make_vec_env(lambda: SampleEnv(observation_space, action_space), n_envs=n_envs)
     return make(algo, env, **{"n_steps": 16, "target_kl": 0.01, **arguments})
-
-
-@every_algorithm
-@pytest.mark.parametrize("n_envs", [1, 3])
-@pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
-def test_trainings_are_bit_for_bit_those_with_sb3s_forward(algo: str, env: str, n_envs: int) -> None:
-    assert_same_training(lambda: make(algo, make_vec_env(env, n_envs=n_envs, seed=0)), rollouts=3)
-
-
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "relu": {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": nn.ReLU}},
-    "no_normalisation": {"normalize_observations": False, "normalize_returns": False},
-    "observations_only": {"normalize_returns": False},
-    "returns_only": {"normalize_observations": False},
-    "no_layers": {"policy_kwargs": {"net_arch": []}},
-    "no_actor_layers": {"policy_kwargs": {"net_arch": {"pi": [], "vf": [6]}}},
-    "different": {"policy_kwargs": {"net_arch": {"pi": [6, 4], "vf": [5]}}},
-    "default": {"policy_kwargs": {}},
-    "narrow": {"policy_kwargs": {"net_arch": [4], "log_std_init": -2.3}},
-    "wide": {"policy_kwargs": {"net_arch": [4], "log_std_init": 1.1}},
-    "not_orthogonal": {"policy_kwargs": {"net_arch": [4], "ortho_init": False}},
-    "separate_extractors": {"policy_kwargs": {"net_arch": [4], "share_features_extractor": False}},
-    "subclass": {"policy": type("Renamed", (MlpPolicy,), {})},
-    "single_sample": {"batch_size": 1, "target_kl": None, "learning_rate": 1e-3},
-    "minibatches": {"batch_size": 5, "max_grad_norm": 0.5, "ent_coef": 0.01},
-    "float64_observations": {"observation_space": spaces.Box(-1, 1, (3,), np.float64)},
-    "integer_observations": {"observation_space": spaces.Box(0, 255, (3,), np.uint8)},
-    "matrix_observations": {"observation_space": spaces.Box(-1, 1, (2, 3))},
-}
-
-
-@every_action_space
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_configurations(name: str, action_space: spaces.Space) -> None:
-    assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space, **CONFIGURATIONS[name]))
-
-
-@pytest.mark.parametrize("n_envs", [1, 8])
-@pytest.mark.parametrize(
-    "action_space",
-    [
-        spaces.Box(-1, 1, (2, 3)),
-        spaces.Box(-1, 1, (17,)),
-        spaces.Box(-1, 1, (1,), np.float64),
-        spaces.Discrete(2),
-        spaces.Discrete(40),
-    ],
-    ids=["matrix", "many", "float64", "two", "forty"],
-)
-def test_action_spaces(action_space: spaces.Space, n_envs: int) -> None:
-    """Torch's random numbers come another way when there are sixteen and more."""
-    assert_same_training(lambda: sample_model(n_envs=n_envs, action_space=action_space))
-
-
-@every_algorithm
-@every_action_space
-def test_loaded_models(algo: str, action_space: spaces.Space, tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    trained = sample_model(algo, 2, action_space).learn(64)
-    trained.save(path)
-
-    def load() -> NaturalActorCritic:
-        env = make_vec_env(lambda: SampleEnv(VECTOR, action_space), n_envs=2, seed=1)
-        model = TABLE[algo].cls.load(path, env=env, device="cpu")
-        model.set_random_seed(5)
-        return model
-
-    assert_same_training(load)
-
-
-@th.no_grad()
-def scale_weights(model: NaturalActorCritic, step: int) -> None:
-    if step % 5 == 0:
-        for parameter in model.policy.parameters():
-            parameter.mul_(1.1)
-
-
-def shift_log_std(model: NaturalActorCritic, step: int) -> None:
-    if step % 5 == 0:
-        model.policy.log_std.data += 0.1 if step % 2 else -0.3
-
-
-def write_log_std_in_numpy(model: NaturalActorCritic, step: int) -> None:
-    """Which leaves no trace in the tensor's version."""
-    model.policy.log_std.detach().numpy()[0] = -0.01 * step
-
-
-def replace_log_std(model: NaturalActorCritic, step: int) -> None:
-    if step % 20 == 5:
-        model.policy.log_std = nn.Parameter(model.policy.log_std.detach() - 0.1)
-
-
-def replace_weight(model: NaturalActorCritic, step: int) -> None:
-    if step % 20 == 5:
-        layer = model.policy.action_net
-        layer.weight = nn.Parameter(layer.weight.detach() + 0.1)
-
-
-def load_state(model: NaturalActorCritic, step: int) -> None:
-    if step % 20 == 5:
-        state = model.policy.state_dict()
-        model.policy.load_state_dict({name: value * 1.05 for name, value in state.items()})
-
-
-def move_normalizer(model: NaturalActorCritic, step: int) -> None:
-    if step % 5 == 0:
-        model.policy.observation_normalizer.update(th.full((3, 3), float(step)))
-        model.policy.return_normalizer.update(th.full((3,), float(step)))
-
-
-CHANGES = [scale_weights, shift_log_std, write_log_std_in_numpy, replace_log_std, replace_weight, load_state, move_normalizer]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@every_action_space
-def test_parameters_changed_in_the_middle_of_a_rollout(change: Callable[..., None], action_space: spaces.Space) -> None:
-    """The next action is the changed policy's."""
-    if "log_std" in change.__name__ and action_space is DISCRETE:
-        pytest.skip("no log_std")
-    assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space), on_step=change)
-
-
-def test_parameters_changed_between_rollouts() -> None:
-    """By the user's hand, with layers replaced and others frozen."""
-
-    def build() -> NaturalActorCritic:
-        model = sample_model(n_envs=2).learn(32)
-        th.manual_seed(8)
-        model.set_parameters(
-            {"policy": {key: 0.9 * value for key, value in model.policy.state_dict().items()}}, exact_match=False
-        )
-        model.policy.action_net = nn.Linear(8, 2)
-        model.policy.mlp_extractor.policy_net[0].weight.requires_grad_(False)
-        return model
-
-    assert_same_training(build)
-
-
-def forward_with_gradients(model: NaturalActorCritic, step: int) -> Any:
-    observations = th.as_tensor(model._last_obs)
-    with th.enable_grad():
-        actions, values, log_probs = model.policy(observations)
-        gradient = flat_gradient(values.sum() + log_probs.sum(), list(model.policy.parameters()))
-    assert values.requires_grad and gradient.norm() > 0
-    return [each.detach().clone() for each in (actions, values, log_probs, gradient)]
-
-
-def forward_deterministically(model: NaturalActorCritic, step: int) -> Any:
-    observations = th.as_tensor(model._last_obs)
-    with th.no_grad():
-        outputs = model.policy(observations, deterministic=True)
-        assert th.equal(outputs[0], model.policy.get_distribution(observations).mode())
-        return [*outputs, *model.policy(observations, True)]
-
-
-def evaluate_and_predict(model: NaturalActorCritic, step: int) -> Any:
-    """And a forward pass of its own, without gradients, which draws random numbers."""
-    observations = th.as_tensor(model._last_obs)
-    with th.no_grad():
-        actions, values, log_probs = model.policy(observations)
-        again = model.policy.evaluate_actions(observations, actions)
-    assert_close(again[1], log_probs, relative=1e-5)
-    return [actions, values, log_probs, *again, model.predict(model._last_obs)[0]]
-
-
-@pytest.mark.parametrize("call", [forward_with_gradients, forward_deterministically, evaluate_and_predict])
-@every_action_space
-def test_calls_of_the_policy_in_the_middle_of_a_rollout(call: Callable[..., Any], action_space: spaces.Space) -> None:
-    assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space), on_step=call, falls_back=True)
-
-
-def replace_action_net(model: NaturalActorCritic, step: int) -> None:
-    if step == 5:
-        model.policy.action_net = copy.deepcopy(model.policy.action_net)
-        model.policy.action_net.bias.data += 0.3
-
-
-def replace_value_net(model: NaturalActorCritic, step: int) -> None:
-    if step == 5:
-        model.policy.mlp_extractor.value_net = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
-
-
-def replace_activation(model: NaturalActorCritic, step: int) -> None:
-    if step == 5:
-        model.policy.mlp_extractor.policy_net[1] = nn.ReLU()
-
-
-def add_layer(model: NaturalActorCritic, step: int) -> None:
-    if step == 5:
-        model.policy.mlp_extractor.policy_net.append(nn.ELU())
-
-
-def register_hook(model: NaturalActorCritic, step: int) -> None:
-    if step == 5:
-        model.policy.action_net.register_forward_hook(lambda module, inputs, output: 2 * output)
-
-
-@pytest.mark.parametrize(
-    ("change", "falls_back"),
-    [
-        *((replace_action_net, False), (replace_value_net, False), (replace_activation, False)),
-        *((add_layer, True), (register_hook, True)),
-    ],
-)
-def test_modules_changed_in_the_middle_of_a_rollout(change: Callable[..., None], falls_back: bool) -> None:
-    """At the next step, the plain forward is that of the new modules, or no more."""
-    assert_same_training(sample_model, change, falls_back=falls_back)
-
-
-def test_a_forward_that_a_callback_wraps_stays() -> None:
-    """It is the user's, called at every step from then on."""
-
-    def wrap(model: NaturalActorCritic, step: int) -> None:
-        if step == 5:
-            forward = model.policy.forward
-            model.policy.forward = lambda *args: (calls.append(step), forward(*args))[1]
-
-    calls: list[int] = []
-    model = sample_model()
-    model.learn(48, callback=History(wrap))
-    assert len(calls) == 43 and "forward" in vars(model.policy)
-
-
-def test_copies_and_files_made_in_the_middle_of_a_rollout(tmp_path: Path) -> None:
-    """They are whole policies of their own: the original's later life does not reach them."""
-
-    def keep(model: NaturalActorCritic, step: int) -> None:
-        if step == 5:
-            model.policy.save(tmp_path / "policy")
-            model.save(tmp_path / "model")
-            copies.append((copy.deepcopy(model.policy), snapshot(model)["policy"]))
-
-    copies: list[Any] = []
-    model = sample_model()
-    model.learn(48, callback=History(keep))
-    policy, state = copies[0]
-    assert "forward" not in vars(policy) and PlainPolicy.of(policy) is not None
-    files = MlpPolicy.load(tmp_path / "policy"), SMAC.load(tmp_path / "model").policy
-    observations = th.rand(4, 3)
-    for each in (policy, *files):
-        assert is_same(each.state_dict(), state)
-        with th.no_grad():
-            each.action_net.bias += 1.0
-            th.manual_seed(0)
-            moved, values, log_probs = each(observations)
-        expected = each.evaluate_actions(observations, moved)
-        assert th.equal(values, expected[0])
-        assert_close(log_probs, expected[1], relative=1e-5)
-    assert model.policy.action_net.bias.norm() < 0.5
-    model.learn(16, reset_num_timesteps=False)
-
-
-class Interruption(Exception):
-    """Raised in the middle of a rollout."""
-
-
-@pytest.mark.parametrize("error", [Interruption, KeyboardInterrupt, ValueError])
-def test_the_policy_is_itself_again_after_an_error(error: type[BaseException]) -> None:
-    def fail(model: NaturalActorCritic, step: int) -> None:
-        assert is_plain(model.policy)
-        if step == 5:
-            raise error
-
-    model = sample_model()
-    with pytest.raises(error):
-        model.learn(32, callback=History(fail))
-    assert model.policy not in FAST_FORWARDS and model.policy.forward.__func__ is type(model.policy).forward
-    model.learn(32)
-
-
-def test_the_policy_is_itself_again_after_a_rollout_and_after_a_callback_stops_it() -> None:
-    class Stop(BaseCallback):
-        def _on_step(self) -> bool:
-            assert is_plain(self.model.policy)
-            return self.n_calls < 20
-
-        def _on_rollout_end(self) -> None:
-            seen.append(is_plain(self.model.policy))
-
-    seen: list[bool] = []
-    model = sample_model()
-    train = model.train
-    model.train = lambda: (seen.append(is_plain(model.policy)), train())  # type: ignore[method-assign]
-    model.learn(64, callback=Stop())
-    assert seen[1] is False and model.num_timesteps == 20
-    assert model.policy not in FAST_FORWARDS
-
-
-def test_what_is_no_actor_critic_policy_is_left_alone() -> None:
-    module = nn.Linear(1, 1)
-    with plain_forward(module):
-        assert module not in FAST_FORWARDS
-
-
-# ---------------------------------------------------------------------------------------------------- the forward pass itself
 
 
 def random_policy(action_space: spaces.Space, scale: float = 1.0, **arguments: Any) -> MlpPolicy:
@@ -420,345 +133,342 @@ def random_policy(action_space: spaces.Space, scale: float = 1.0, **arguments: A
     return policy
 
 
-def plain(policy: sb3_policies.ActorCriticPolicy) -> PlainPolicy:
-    view = PlainPolicy.of(policy)
-    assert view is not None
-    return view
+# ------------------------------------------------------------------------------------------------------------------- rollouts
 
 
-def in_a_rollout(policy: sb3_policies.ActorCriticPolicy) -> Callable[[th.Tensor], Any]:
-    """The policy's forward pass as a rollout has it."""
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "default": {"policy_kwargs": {}},
+    "relu": {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": nn.ReLU}},
+    "no_layers": {"policy_kwargs": {"net_arch": []}},
+    "no_actor_layers": {"policy_kwargs": {"net_arch": {"pi": [], "vf": [6]}}},
+    "separate_extractors": {"policy_kwargs": {"net_arch": [4], "share_features_extractor": False}},
+    "subclass": {"policy": type("Renamed", (MlpPolicy,), {})},
+    "no_normalisation": {"normalize_observations": False, "normalize_returns": False},
+    "observations_only": {"normalize_returns": False},
+    "float64_observations": {"observation_space": spaces.Box(-1, 1, (3,), np.float64)},
+    "integer_observations": {"observation_space": spaces.Box(0, 255, (3,), np.uint8)},
+    "matrix_observations": {"observation_space": spaces.Box(-1, 1, (2, 3))},
+}
 
-    def forward(observations: th.Tensor) -> Any:
-        with plain_forward(policy):
-            return policy.forward(observations)
 
-    return forward
+@box_and_discrete
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_configurations(name: str, action_space: spaces.Space) -> None:
+    assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space, **CONFIGURATIONS[name]))
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 3, 8, 16, 17, 64])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize(
-    "action_space", [spaces.Box(-1, 1, (1,)), spaces.Box(-1, 1, (17,)), DISCRETE, spaces.Discrete(33)], ids=str
-)
-def test_forward(action_space: spaces.Space, scale: float, n_samples: int) -> None:
-    """The same bits from the same random numbers, of which as many are drawn; among logits far apart, too."""
-    policy = random_policy(action_space, scale)
-    if isinstance(action_space, spaces.Box):
-        policy.log_std.data.normal_()
-    view, observations = plain(policy), 2 + 3 * th.randn(n_samples, 3)
+@pytest.mark.parametrize("n_envs", [1, 8])
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_action_spaces(name: str, n_envs: int) -> None:
+    assert_same_training(lambda: sample_model(n_envs=n_envs, action_space=ACTION_SPACES[name]))
+
+
+def test_loaded_models() -> None:
+    def build() -> NaturalActorCritic:
+        model = sample_model().learn(16)
+        return reloaded(model, env=model.get_env())
+
+    assert_same_training(build)
+
+
+def move_statistics(policy: Any) -> None:
+    policy.observation_normalizer.update(th.full((3, 3), 5.0))
+    policy.return_normalizer.update(th.full((3,), 5.0))
+
+
+def double_by_hook(policy: Any) -> None:
+    policy.action_net.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def wrap_forward(policy: Any) -> None:
+    """It is the user's from then on: each of its calls shows in the random numbers."""
+    forward = policy.forward
+    policy.forward = lambda *args, **kwargs: (th.rand(1), forward(*args, **kwargs))[1]
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "state": lambda policy: policy.load_state_dict({key: 1.05 * value for key, value in policy.state_dict().items()}),
+    "statistics": move_statistics,
+    "weight": lambda policy: setattr(policy.action_net, "weight", nn.Parameter(policy.action_net.weight.detach() + 0.1)),
+    "log_std": lambda policy: setattr(policy, "log_std", nn.Parameter(policy.log_std.detach() - 0.1)),
+    # which leaves no trace in the tensor's version
+    "log_std_in_numpy": lambda policy: policy.log_std.detach().numpy().fill(-0.3),
+    "action_net": lambda policy: setattr(policy, "action_net", nn.Linear(8, policy.action_net.out_features)),
+    "value_net": lambda policy: setattr(policy.mlp_extractor, "value_net", nn.Sequential(nn.Linear(3, 8), nn.ReLU())),
+    "activation": lambda policy: policy.mlp_extractor.policy_net.__setitem__(1, nn.ReLU()),
+    "other_activation": lambda policy: policy.mlp_extractor.value_net.__setitem__(1, nn.ELU()),
+    "hook": double_by_hook,
+    "forward": wrap_forward,
+}
+LAST_CHANGES = {"other_activation", "hook", "forward"}
+
+
+@box_and_discrete
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_in_the_middle_of_a_rollout(name: str, action_space: spaces.Space) -> None:
+    """The next action is the changed policy's: its plain forward is another one, or there is none any more."""
+    if "log_std" in name and action_space is DISCRETE:
+        pytest.skip("no log_std")
+    assert_same_training(
+        lambda: sample_model(n_envs=2, action_space=action_space),
+        lambda model: CHANGES[name](model.policy),
+        falls_back=name in LAST_CHANGES,
+    )
+
+
+def call_in_every_way(model: NaturalActorCritic) -> Any:
+    """With gradients, for the mode, and for a sample that the policy then evaluates."""
+    policy, observations = model.policy, th.as_tensor(model._last_obs)
+    with th.enable_grad():
+        outputs = policy(observations)
+        gradient = flat_gradient(outputs[1].sum() + outputs[2].sum(), list(policy.parameters()))
+    assert gradient.norm() > 0
     with th.no_grad():
+        modes = policy(observations, deterministic=True)
+        assert th.equal(modes[0], policy.get_distribution(observations).mode())
+        actions, values, log_probs = policy(observations)
+        evaluated = policy.evaluate_actions(observations, actions)
+    assert_close(evaluated[1], log_probs, relative=1e-5)
+    detached = [each.detach().clone() for each in (*outputs, gradient)]
+    return [*detached, *modes, actions, values, log_probs, *evaluated, model.predict(model._last_obs)[0]]
+
+
+@box_and_discrete
+def test_calls_of_the_policy_in_the_middle_of_a_rollout(action_space: spaces.Space) -> None:
+    assert_same_training(lambda: sample_model(n_envs=2, action_space=action_space), call_in_every_way, falls_back=True)
+
+
+def test_only_rollouts_are_plain() -> None:
+    """Updates are not, and nothing is after an error in a rollout."""
+
+    def interrupt(model: NaturalActorCritic) -> None:
+        assert is_plain(model.policy)
+        raise KeyboardInterrupt
+
+    model, in_updates = sample_model(), []
+    with mock.patch.object(model, "train", lambda: in_updates.append(is_plain(model.policy))):
+        model.learn(16)
+    assert in_updates == [False]
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(16, callback=History(interrupt))
+    assert model.policy not in FAST_FORWARDS
+
+
+def test_the_plain_forward_is_that_of_one_rollout(tmp_path: Path) -> None:
+    """Not of a rollout within it, of copies and files of the policy, or of what is no policy of this package."""
+    policy, other = random_policy(BOX), nn.Linear(1, 1)
+    with plain_forward(policy), plain_forward(other):
+        outer = FAST_FORWARDS[policy]
+        with plain_forward(policy):
+            assert FAST_FORWARDS[policy] is not outer
+        assert FAST_FORWARDS[policy] is outer
+        policy.save(tmp_path / "policy")
+        for each in (copy.deepcopy(policy), MlpPolicy.load(tmp_path / "policy"), other):
+            assert each not in FAST_FORWARDS
+    assert policy not in FAST_FORWARDS
+
+
+# ---------------------------------------------------------------------------------------------------- the forward pass itself
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_forward(name: str, scale: float) -> None:
+    """The same bits from the same random numbers, of which as many are drawn; among logits far apart, too."""
+    policy = random_policy(ACTION_SPACES[name], scale)
+    if hasattr(policy, "log_std"):
+        policy.log_std.data.normal_()
+    view = PlainPolicy.of(policy)
+    for n_samples in (1, 2, 3, 8, 16, 17, 64):
+        observations = 2 + 3 * th.randn(n_samples, 3)
         for seed in range(5):
-            th.manual_seed(seed)
-            expected, state = policy.forward(observations), th.get_rng_state()
-            th.manual_seed(seed)
-            assert is_same(view.forward(observations), expected)
-            assert th.equal(th.get_rng_state(), state)
+            results = []
+            for forward in (policy.forward, view.forward):
+                th.manual_seed(seed)
+                with th.no_grad():
+                    results.append((forward(observations), th.get_rng_state()))
+            assert is_same(*results)
 
 
-@pytest.mark.parametrize("log_std", [-60.0, -20.0, 20.0, 80.0, 200.0, np.inf])
-def test_extreme_deviations(log_std: float) -> None:
-    policy = random_policy(BOX)
-    policy.log_std.data.fill_(log_std)
-    results = []
-    with th.no_grad(), np.errstate(all="ignore"):
-        for forward in (policy.forward, in_a_rollout(policy)):
-            th.manual_seed(0)
-            results.append([each.nan_to_num(nan=12345.0) for each in forward(th.ones(4, 3))])
-    assert is_same(*results)
+def outcomes(policy: sb3_policies.ActorCriticPolicy, observations: th.Tensor) -> list[Any]:
+    """What its forward gives outside a rollout and in one, or the error's message."""
+    found: list[Any] = []
+    for context in (contextlib.nullcontext(), plain_forward(policy)):
+        th.manual_seed(0)
+        try:
+            with context, th.no_grad(), np.errstate(all="ignore"):
+                found.append([each.nan_to_num(nan=12345.0) for each in policy.forward(observations)])
+        except ValueError as error:
+            found.append(str(error))
+    return found
 
 
-@pytest.mark.parametrize("log_std", [np.nan, -np.inf, -200.0])
-def test_deviations_that_torch_refuses(log_std: float) -> None:
-    """With torch's own message."""
+@pytest.mark.parametrize(
+    ("log_std", "is_refused"), [(-60.0, False), (80.0, False), (200.0, False), (-200.0, True), (np.nan, True)]
+)
+def test_extreme_deviations(log_std: float, is_refused: bool) -> None:
+    """Whose squares are 0 or infinite, or they themselves; what torch refuses has torch's own message."""
     policy = random_policy(BOX)
     policy.log_std.data[1] = log_std
-    messages = []
-    for forward in (policy.forward, in_a_rollout(policy)):
-        with th.no_grad(), pytest.raises(ValueError, match="to satisfy the constraint") as error:
-            forward(th.ones(4, 3))
-        messages.append(str(error.value))
-    assert messages[0] == messages[1]
+    expected, found = outcomes(policy, th.ones(4, 3))
+    assert is_same(found, expected)
+    assert ("to satisfy the constraint" in expected) is is_refused
 
 
-@every_action_space
-def test_observations_that_are_not_finite(action_space: spaces.Space) -> None:
-    policy = random_policy(action_space)
-    messages = []
-    for forward in (policy.forward, in_a_rollout(policy)):
-        with th.no_grad(), pytest.raises(ValueError) as error:
-            forward(th.tensor([[1.0, np.nan, 0.0]]))
-        messages.append(str(error.value))
-    assert messages[0] == messages[1]
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("space", ["Box", "Discrete"])
-def test_errors_of_environments_are_the_same(space: str, value: float) -> None:
-    def message() -> str:
-        with pytest.raises(ValueError) as error:
-            make("smac", FaultyEnv("observation", 45, value, action_space=space)).learn(96)
-        return f"{type(error.value).__name__}: {error.value}"
-
-    with forward_of_sb3():
-        expected = message()
-    assert message() == expected
+@box_and_discrete
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_observations_that_are_not_finite(action_space: spaces.Space, value: float) -> None:
+    """Tanh makes infinity finite."""
+    expected, found = outcomes(random_policy(action_space), th.tensor([[1.0, value, 0.0]]))
+    assert is_same(found, expected)
+    assert isinstance(expected, str) is bool(np.isnan(value))
 
 
 # ---------------------------------------------------------------------------------------------- everything else falls back
 
 
-class OwnExtractor(FlattenExtractor):
-    """Looks like Stable-Baselines3's."""
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        return 2 * super().forward(observations)
+PLAIN = {"MlpPolicy", "SB3", "flat-not-shared"}
+SAMPLEWISE = {"Cnn", "Dict", "DictOfSB3", "gSDE", "gSDE-full-features"}
 
 
-class OwnMlpExtractor(MlpExtractor):
-    """Looks like Stable-Baselines3's."""
-
-    def forward_actor(self, features: th.Tensor) -> th.Tensor:
-        return 2 * super().forward_actor(features)
-
-
-class OwnMlpPolicy(MlpPolicy):
-    """With another network."""
-
-    def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = OwnMlpExtractor(self.features_dim, self.net_arch, self.activation_fn, "cpu")
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_known_of_policies(name: str) -> None:
+    """Whether they are plain, and whether samples are known not to depend on each other."""
+    case = CASES[name]
+    model = make(
+        "smac", DummyVecEnv([case.env]), case.policy, policy_kwargs={"net_arch": [8], **case.kwargs}, **case.arguments
+    )
+    assert (PlainPolicy.of(model.policy) is not None) is (name in PLAIN)
+    assert is_samplewise(model.policy) is (name in PLAIN | SAMPLEWISE or name.startswith("MlpPolicy-"))
 
 
-class Residual(nn.Sequential):
-    """Adds what comes in."""
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return inputs[:, :1] + super().forward(inputs)
+def take_images(policy: Any) -> None:
+    policy.observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
 
 
-class Squared(nn.Module):
-    """An activation of the user's own."""
-
-    def forward(self, inputs: th.Tensor) -> th.Tensor:
-        return inputs.square()
-
-
-class DroppingPolicy(MlpPolicy):
-    """With dropout among its layers."""
-
-    def _build_mlp_extractor(self) -> None:
-        super()._build_mlp_extractor()
-        self.mlp_extractor.policy_net.append(nn.Dropout(0.5))
-
-
-def with_networks(change: Callable[[Any], None], **arguments: Any) -> Callable[[], NaturalActorCritic]:
-    """A policy class whose networks are changed as soon as they are built: the model knows no others."""
-
-    class Changed(MlpPolicy):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            change(self)
-
-    return lambda: sample_model(policy=Changed, **arguments)
-
-
-def replace_network(policy: Any) -> None:
-    policy.mlp_extractor.policy_net = nn.Flatten()
-    policy.action_net = nn.Linear(3, 2)
-
-
-def make_residual(policy: Any) -> None:
-    policy.mlp_extractor.value_net = Residual(*policy.mlp_extractor.value_net)
-
-
-def tie_weights(policy: Any) -> None:
-    policy.mlp_extractor.value_net[2].weight = policy.mlp_extractor.value_net[4].weight
-    policy.mlp_extractor.policy_net[2].weight = policy.mlp_extractor.policy_net[4].weight
-
-
-def set_forward_actor(policy: Any) -> None:
-    forward = policy.mlp_extractor.forward_actor
-    policy.mlp_extractor.forward_actor = lambda features: 2 * forward(features)
-
-
-def set_forward(policy: Any) -> None:
-    forward = policy.action_net.forward
-    policy.action_net.forward = lambda features: 2 * forward(features)
-
-
-class FixedDeviation(MlpPolicy):
+def fix_deviation(policy: Any) -> None:
     """log σ is no parameter."""
-
-    def _build(self, lr_schedule: Any) -> None:
-        super()._build(lr_schedule)
-        log_std = self.log_std.data
-        del self.log_std
-        self.register_buffer("log_std", log_std)
+    del policy.log_std
+    policy.register_buffer("log_std", th.zeros(2))
 
 
-class SharedDeviation(MlpPolicy):
+def share_deviation(policy: Any) -> None:
     """One log σ for all dimensions of an action."""
-
-    def _build(self, lr_schedule: Any) -> None:
-        super()._build(lr_schedule)
-        self.log_std = nn.Parameter(th.zeros(1))
+    policy.log_std = nn.Parameter(th.zeros(1))
 
 
-OTHERS: dict[str, Callable[[], NaturalActorCritic]] = {
-    "gsde": lambda: sample_model(use_sde=True),
-    "squashed_gsde": lambda: sample_model(use_sde=True, policy_kwargs={"net_arch": [8], "squash_output": True}),
-    "multi_discrete": lambda: sample_model(action_space=spaces.MultiDiscrete([2, 3])),
-    "multi_binary": lambda: sample_model(action_space=spaces.MultiBinary(3)),
-    "dict": lambda: sample_model(policy="MultiInputPolicy", observation_space=spaces.Dict({"a": VECTOR})),
-    "discrete_observations": lambda: sample_model(observation_space=spaces.Discrete(4)),
-    "image_through_mlp": lambda: sample_model(observation_space=spaces.Box(0, 255, (1, 36, 36), np.uint8)),
-    "image": lambda: sample_model(policy="CnnPolicy", observation_space=spaces.Box(0, 255, (1, 36, 36), np.uint8)),
-    "elu": lambda: sample_model(policy_kwargs={"net_arch": [8], "activation_fn": nn.ELU}),
-    "own_activation": lambda: sample_model(policy_kwargs={"net_arch": [8], "activation_fn": Squared}),
-    "own_extractor": lambda: sample_model(policy_kwargs={"net_arch": [8], "features_extractor_class": OwnExtractor}),
-    "own_mlp_extractor": lambda: sample_model(policy=OwnMlpPolicy),
-    "dropout": lambda: sample_model(policy=DroppingPolicy),
-    "parametrized_actor": with_networks(lambda policy: parametrizations.weight_norm(policy.action_net)),
-    "parametrized_critic": with_networks(lambda policy: parametrizations.spectral_norm(policy.value_net)),
-    "replaced_network": with_networks(replace_network),
-    "residual": with_networks(make_residual),
-    "tied_weights": with_networks(tie_weights, policy_kwargs={"net_arch": [8, 8, 8]}),
-    "forward_actor_of_the_instance": with_networks(set_forward_actor),
-    "forward_of_a_layer": with_networks(set_forward),
-    "fixed_deviation": lambda: sample_model(policy=FixedDeviation),
-    "shared_deviation": lambda: sample_model(policy=SharedDeviation),
-    "shared_deviation_of_single_samples": lambda: sample_model(policy=SharedDeviation, batch_size=1, target_kl=None),
-    "shared_deviation_at_full_rank": lambda: sample_model(policy=SharedDeviation, fisher_rank="full"),
-    "shared_deviation_by_conjugate_gradient": lambda: sample_model("accg", policy=SharedDeviation),
-    "own_normalizer": with_networks(lambda policy: setattr(policy, "observation_normalizer", nn.Tanh())),
+def subclass(module: nn.Module) -> None:
+    """It looks as it did, and may do anything."""
+    module.__class__ = type("Own", (type(module),), {})
+
+
+def set_method(module: nn.Module, name: str) -> None:
+    """One of the instance's own."""
+    setattr(module, name, getattr(module, name))
+
+
+OTHERS_SAMPLEWISE: dict[str, Callable[[Any], object]] = {
+    "float64": lambda policy: policy.double(),
+    "another_device": lambda policy: policy.to("meta"),
+    "images": take_images,
+    "actor_with_elu": lambda policy: policy.mlp_extractor.policy_net.append(nn.ELU()),
+    "critic_with_dropout": lambda policy: policy.mlp_extractor.value_net.append(nn.Dropout(0.5)),
+    "not_sequential": lambda policy: setattr(policy.mlp_extractor, "policy_net", nn.Identity()),
+    "own_normalizer": lambda policy: setattr(policy, "observation_normalizer", nn.Tanh()),
+    "fixed_deviation": fix_deviation,
+    "shared_deviation": share_deviation,
+}
+OTHERS: dict[str, Callable[[Any], object]] = {
+    "own_activation": lambda policy: subclass(policy.mlp_extractor.policy_net[1]),
+    "own_sequential": lambda policy: subclass(policy.mlp_extractor.value_net),
+    "own_extractor": lambda policy: subclass(policy.features_extractor),
+    "own_mlp_extractor": lambda policy: subclass(policy.mlp_extractor),
+    "parametrized": lambda policy: parametrizations.weight_norm(policy.action_net),
+    "method_of_the_extractor": lambda policy: set_method(policy.mlp_extractor, "forward_actor"),
+    "method_of_a_layer": lambda policy: set_method(policy.value_net, "forward"),
+    **OTHERS_SAMPLEWISE,
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.filterwarnings("ignore:You are using")
 def test_others_are_left_to_sb3(name: str) -> None:
-    """They train as without any plain policies, to the last bit."""
-    results = []
-    for context in (no_plain_policies(), contextlib.nullcontext()):
-        with context:
-            model = OTHERS[name]()
-            before = snapshot(model)["policy"]
-            model.learn(32)
-        results.append(snapshot(model))
-        assert is_finite(model) and not is_same(before, results[-1]["policy"])
-    assert PlainPolicy.of(model.policy) is None
-    assert is_same(*results)
+    policy = random_policy(BOX)
+    OTHERS[name](policy)
+    assert PlainPolicy.of(policy) is None
+    assert is_samplewise(policy) is (name in OTHERS_SAMPLEWISE)
 
 
-OVERRIDABLE = [
-    *("forward", "__call__", "extract_features"),
-    *("predict_values", "get_distribution", "_get_action_dist_from_latent"),
-]
+def test_wrappers_are_left_alone() -> None:
+    wrapped: Any = nn.DataParallel(random_policy(BOX))
+    assert PlainPolicy.of(wrapped) is None and not is_samplewise(wrapped)
 
 
-@pytest.mark.parametrize("of_class", [True, False])
-@pytest.mark.parametrize("method", OVERRIDABLE)
-def test_policies_with_methods_of_their_own(method: str, of_class: bool) -> None:
-    """Overridden by a class or on the instance, a method is called as often as without plain policies."""
-    counts = []
-    for context in (no_plain_policies(), contextlib.nullcontext()):
-        calls: list[str] = []
+@pytest.mark.parametrize("algo", ["smac", "smac_full", "accg"])
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_one_deviation_for_all_dimensions(algo: str, batch_size: int | None) -> None:
+    """It is trained, though its score is not written out."""
+    model = sample_model(algo, batch_size=batch_size)
+    share_deviation(model.policy)
+    model.learn(32)
+    assert is_finite(model) and model.policy.log_std.item() != 0
 
-        def own(policy: Any, *args: Any, **kwargs: Any) -> Any:
-            calls.append(method)  # noqa: B023
-            return getattr(MlpPolicy, method)(policy, *args, **kwargs)
 
-        with context:
-            model = sample_model(policy=type("Own", (MlpPolicy,), {method: own}) if of_class else MlpPolicy)
-            if not of_class:
-                vars(model.policy)[method] = own.__get__(model.policy)
-            calls.clear()
-            model.learn(32)
-        counts.append(len(calls))
+def method(name: str, of_class: bool) -> Callable[[Any, list], Any]:
+    """Overrides a method, in the policy's class or on the instance."""
+
+    def override(policy: Any, calls: list) -> None:
+        def own(self: Any, *args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return getattr(MlpPolicy, name)(self, *args, **kwargs)
+
+        if of_class:
+            policy.__class__ = type("Own", (MlpPolicy,), {name: own})
+        else:
+            vars(policy)[name] = own.__get__(policy)
+
+    return override
+
+
+def hook(name: str) -> Callable[[Any, list], Any]:
+    return lambda policy, calls: policy.get_submodule(name).register_forward_hook(lambda *_: calls.append(name))
+
+
+def gradient_hook(name: str) -> Callable[[Any, list], Any]:
+    return lambda policy, calls: policy.get_parameter(name).register_hook(lambda _: calls.append(name))
+
+
+METHODS = ["forward", "__call__", "extract_features", "predict_values", "get_distribution", "_get_action_dist_from_latent"]
+CALLED: dict[str, Callable[[Any, list], Any]] = {
+    **{f"{name} of the class": method(name, of_class=True) for name in METHODS},
+    **{f"{name} of the instance": method(name, of_class=False) for name in METHODS},
+    **{f"hook of {name or 'policy'}": hook(name) for name, _ in random_policy(BOX).named_modules()},
+    **{f"hook of {name}": gradient_hook(name) for name, _ in random_policy(BOX).named_parameters()},
+}
+IDLE = {"hook of return_normalizer", "__call__ of the instance"}  # which Python looks up in the class
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_what_the_user_adds_is_called(name: str) -> None:
+    """As often as without plain policies; and the policy is plain again without a hook."""
+    calls: list[list] = []
+    handles: list[Any] = []
+
+    def build() -> NaturalActorCritic:
+        model = sample_model()
+        calls.append([])
+        handles.append(CALLED[name](model.policy, calls[-1]))
+        return model
+
+    _, model = trained_both_ways(build)
+    assert len(calls[0]) == len(calls[1])
+    assert bool(calls[0]) is (name not in IDLE)
     assert PlainPolicy.of(model.policy) is None and not is_samplewise(model.policy)
-    assert counts[0] == counts[1]
-    assert counts[0] > 0 or (method == "__call__" and not of_class)  # Python looks it up in the class
-    assert (method in vars(model.policy)) is not of_class
-
-
-def test_wrong_precision() -> None:
-    assert PlainPolicy.of(random_policy(BOX).double()) is None
-    assert PlainPolicy.of(make_policy("box")) is None
-
-
-@pytest.mark.parametrize("device", ["meta"])
-def test_other_devices(device: str) -> None:
-    assert PlainPolicy.of(random_policy(BOX).to(device)) is None
-
-
-MODULES = [name for name, _ in random_policy(BOX).named_modules()]
-PARAMETERS = [name for name, _ in random_policy(BOX).named_parameters()]
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda name: name or "policy")
-def test_hooks_of_modules_are_called(module: str) -> None:
-    """As often as without plain policies; and the policy is plain again without them."""
-    counts = []
-    for context in (no_plain_policies(), contextlib.nullcontext()):
-        model, calls = sample_model(), []  # type: ignore[var-annotated]
-        handle = model.policy.get_submodule(module).register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        with context:
-            model.learn(32)
-        counts.append(len(calls))
-    assert counts[0] == counts[1]
-    # action_dist is no module, statistics of returns are no layer, and nothing else of these lies idle
-    assert counts[0] > 0 or module in ("mlp_extractor", "pi_features_extractor", "vf_features_extractor", "return_normalizer")
-    assert PlainPolicy.of(model.policy) is None and not is_samplewise(model.policy)
-    handle.remove()
-    assert PlainPolicy.of(model.policy) is not None and is_samplewise(model.policy)
-
-
-@pytest.mark.parametrize("parameter", PARAMETERS)
-@pytest.mark.parametrize("algo", ["smac", "accg"])
-def test_hooks_of_parameters_are_called(algo: str, parameter: str) -> None:
-    """They change the gradient in the update as they do without plain policies."""
-    results = []
-    for context in (no_plain_policies(), contextlib.nullcontext()):
-        with context:
-            model = sample_model(algo)
-            model.policy.get_parameter(parameter).register_hook(lambda gradient: 0.5 * gradient)
-            model.learn(32)
-        results.append(snapshot(model))
-    assert is_same(*results)
-    with no_plain_policies():
-        model = sample_model(algo).learn(32)
-    assert not is_same(results[0], snapshot(model))
+    if "hook" in name:
+        handles[-1].remove()
+        assert PlainPolicy.of(model.policy) is not None and is_samplewise(model.policy)
 
 
 # ------------------------------------------------------------------------------------------------------------------- updates
-
-
-@every_algorithm
-@every_action_space
-@pytest.mark.parametrize("normalize", [True, False])
-def test_updates_are_those_of_autograd(algo: str, action_space: spaces.Space, normalize: bool) -> None:
-    """One update of actor and critic, whose gradients are written out for plain policies, to float32's rounding."""
-    results = []
-    for context in (no_plain_policies(), contextlib.nullcontext()):
-        with context:
-            model = sample_model(
-                algo,
-                action_space=action_space,
-                target_kl=None,
-                learning_rate=0.01,
-                critic_batch_size=5,
-                normalize_observations=normalize,
-                normalize_returns=normalize,
-                policy_kwargs={"net_arch": [8, 8], "optimizer_class": th.optim.SGD},
-                line_search=False,
-            )
-            start = flatten(model.policy.parameters())
-            model.learn(32)
-        results.append((flatten(model.policy.parameters()) - start, model))
-    assert results[0][0].norm() > 1e-4
-    assert_close(results[1][0], results[0][0], relative=2e-4)
-    losses = [model.logger.name_to_value.get("train/value_loss") for _, model in results]
-    assert losses[0] is None or losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -767,44 +477,33 @@ def test_updates_are_those_of_autograd(algo: str, action_space: spaces.Space, no
 @pytest.mark.parametrize("algo", ["smac", "accg"])
 def test_frozen_parameters(algo: str, name: str) -> None:
     """They stay, and the others move as without plain policies."""
-    results = []
-    for context in (no_plain_policies(), contextlib.nullcontext()):
-        with context:
-            model = sample_model(algo, batch_size=1 if algo == "smac" else None, target_kl=None, learning_rate=1e-3)
-            parameter = model.policy.get_parameter(name).requires_grad_(False)
-            before = parameter.clone()
-            model.learn(32)
-        assert th.equal(parameter, before) and parameter.grad is None
-        results.append(flatten(model.policy.parameters()))
-    assert_close(*results, relative=1e-5)
+
+    def build() -> NaturalActorCritic:
+        model = sample_model(algo, batch_size=1 if algo == "smac" else None, target_kl=None, learning_rate=1e-3)
+        model.policy.get_parameter(name).requires_grad_(False)
+        return model
+
+    start, models = build(), trained_both_ways(build)
+    for model in models:
+        parameter = model.policy.get_parameter(name)
+        assert th.equal(parameter, start.policy.get_parameter(name)) and parameter.grad is None
+    assert_close(*(flatten(model.policy.parameters()) for model in models), relative=1e-5)
 
 
-def without_biases(policy: MlpPolicy) -> MlpPolicy:
-    networks = policy.mlp_extractor
-    networks.policy_net[0] = nn.Linear(3, 8, bias=False)
-    networks.value_net[0] = nn.Linear(3, 8, bias=False)
-    policy.value_net = nn.Linear(policy.value_net.in_features, 1, bias=False)
-    return policy
-
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "tanh": {"net_arch": [8, 6]},
-    "relu": {"net_arch": [8, 6], "activation_fn": nn.ReLU},
+NETWORKS: dict[str, dict[str, Any]] = {
+    "tanh": {"net_arch": [4, 3]},
+    "relu": {"net_arch": [4], "activation_fn": nn.ReLU},
     "linear": {"net_arch": []},
-    "not_normalized": {"net_arch": [8], "normalize_observations": False, "normalize_returns": False},
 }
 
 
-@pytest.mark.parametrize("biases", [True, False])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_value_gradients(shape: str, biases: bool) -> None:
-    """Of the squared error of a minibatch; one minibatch leaves the next alone."""
-    if shape == "linear" and not biases:
-        pytest.skip("no hidden layers")
-    policy = random_policy(BOX, **SHAPES[shape])
-    policy = policy if biases else without_biases(policy)
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_value_gradients(network: str, normalize: bool) -> None:
+    """Of the squared error of a minibatch; one minibatch leaves the next alone, and the parameters are read each time."""
+    policy = random_policy(BOX, **NETWORKS[network], normalize_observations=normalize, normalize_returns=normalize)
     observations, returns = 2 + 3 * th.randn(40, 3), 300 + 20 * th.randn(40)
-    view = plain(policy)
+    view = PlainPolicy.of(policy)
     found = [th.full_like(parameter, 7.0) for parameter in view.critic.parameters]
     gradients = view.value_gradients(observations, returns, found)
     for indices in th.randperm(40).split(7):
@@ -814,139 +513,80 @@ def test_value_gradients(shape: str, biases: bool) -> None:
         assert gradients(indices) == pytest.approx(loss.item(), rel=1e-4)
         assert_close(flatten(found), expected, relative=1e-4)
         assert all(parameter.grad is None for parameter in policy.parameters())
-    with th.no_grad():  # the parameters are read each time
-        policy.value_net.weight.mul_(2.0)
-    loss = (policy.predict_values(observations).flatten() - returns).square().mean()
-    assert gradients(th.arange(40)) == pytest.approx(loss.item(), rel=1e-4)
+        policy.value_net.weight.data.mul_(1.5)
 
 
 def double_view(policy: DoublePolicy) -> PlainPolicy:
     """A plain view in float64, which ``of`` would not give."""
     extractor = policy.mlp_extractor
-    actor, critic = Mlp.of([*extractor.policy_net, policy.action_net]), Mlp.of([*extractor.value_net, policy.value_net])
-    assert actor is not None and critic is not None
-    view = PlainPolicy(policy, actor, critic)
-    view.features = lambda observations: observations  # type: ignore[method-assign]
+    networks = [*extractor.policy_net, policy.action_net], [*extractor.value_net, policy.value_net]
+    view = PlainPolicy(policy, *map(Mlp.of, networks))
+    view.features = lambda observations: observations
     return view
 
 
 @pytest.mark.parametrize("space", ["box", "discrete"])
-@pytest.mark.parametrize(
-    "network", [{"net_arch": [4, 3]}, {"net_arch": [4], "activation_fn": nn.ReLU}, {"net_arch": []}], ids=str
-)
 @pytest.mark.parametrize("biases", [True, False])
-def test_fisher_vector_product_is_the_dense_fishers(space: str, network: dict[str, Any], biases: bool) -> None:
-    """In float64, against the Fisher matrix and against two backward passes through the KL divergence."""
-    policy = make_policy(space, **network)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_fisher_vector_product_is_the_dense_fishers(space: str, biases: bool, network: str) -> None:
+    """In float64."""
+    policy = make_policy(space, **NETWORKS[network])
     if space == "box":
         policy.log_std.data.copy_(th.tensor([-0.7, 0.4]))
     if not biases:
-        width = policy.action_net.in_features
-        policy.action_net = nn.Linear(width, policy.action_net.out_features, bias=False).double()
+        policy.action_net = nn.Linear(policy.action_net.in_features, policy.action_net.out_features, bias=False).double()
     view, observations = double_view(policy), th.randn(6, 3).double()
-    # in another order than the network's own
-    parameters = [*view.actor.parameters[::-1], *([policy.log_std] if space == "box" else [])]
+    parameters = actor(policy)[::-1]  # in another order than the network's own
     assert view.is_all(parameters)
     product, dense = view.fisher_vector_product(observations, parameters), fisher(policy, parameters, observations)
-    distribution = copy.copy(policy.get_distribution(observations))
-    autograd = FisherVectorProduct(mean_kl(frozen(distribution), distribution), parameters)
-    for _ in range(3):
-        direction = th.randn(len(dense)).double()
+    for direction in th.randn(3, len(dense)).double():
         assert_close(product(direction), dense @ direction, relative=1e-12)
-        assert_close(product(direction), autograd(direction), relative=1e-11)
 
 
-@every_action_space
-def test_fisher_vector_product_with_normalized_observations(action_space: spaces.Space) -> None:
-    """In float32, as AC-CG has it."""
-    policy = random_policy(action_space, scale=0.3)
-    view, observations = plain(policy), 2 + 3 * th.randn(20, 3)
-    parameters = [parameter for name, parameter in policy.named_parameters() if "value" not in name]
-    distribution = copy.copy(policy.get_distribution(observations))
-    autograd = FisherVectorProduct(mean_kl(frozen(distribution), distribution), parameters)
-    direction = th.randn(sum(parameter.numel() for parameter in parameters))
-    assert_close(view.fisher_vector_product(observations, parameters)(direction), autograd(direction), relative=1e-4)
+@pytest.mark.parametrize("space", ["box", "discrete"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_scores_are_the_dense_ones(space: str, network: str) -> None:
+    """In float64."""
+    policy, observations = make_policy(space, **NETWORKS[network]), th.randn(6, 3).double()
+    view = double_view(policy)
+    activations = view.actor_activations(observations)
+    distribution = view.distribution(activations[-1])
+    actions = distribution.sample()
+    factors = view.scores(distribution, activations, actions)
+    scores = Scores(distribution.log_prob(actions), actor(policy), factors=factors)
+    dense = jacobian(policy.get_distribution(observations).log_prob(actions), actor(policy))
+    assert_close(scores.mean(), dense.mean(dim=0), relative=1e-12)
+    assert_close(scores.gram(), dense @ dense.T, relative=1e-12)
 
 
 def test_which_parameters_are_all() -> None:
     policy = random_policy(BOX)
-    view = plain(policy)
-    own = [*view.actor.parameters, policy.log_std]
+    view, own = PlainPolicy.of(policy), actor(policy)
     assert view.is_all(own) and view.is_all(own[::-1])
     assert not view.is_all(own[1:]) and not view.is_all(own[:-1])
     assert not view.is_all([*own, policy.value_net.weight])
     policy.log_std.requires_grad_(False)
-    assert not view.is_all(own) and not view.is_all(own[:-1])
-    assert plain(random_policy(DISCRETE)).is_all([]) is False
+    assert not view.is_all(own)
+    assert not view.is_all([parameter for parameter in own if parameter.requires_grad])
+    assert not PlainPolicy.of(random_policy(DISCRETE)).is_all([])
 
 
-# ------------------------------------------------------------------------------------------- samples that depend on each other
-
-
-class BatchNormExtractor(FlattenExtractor):
-    """With batch statistics a sample's log-probability depends on the other samples' observations."""
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space)
-        self.layers = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        return self.layers(super().forward(observations))
-
-
-@pytest.mark.parametrize("fisher_rank", [1, "full"])
-def test_batch_normalisation_is_noticed(fisher_rank: int | str) -> None:
+def test_batch_normalisation_is_noticed() -> None:
     """Gradient and mean score are autograd's; taken layer by layer they would not be."""
-    policy_kwargs = {"net_arch": [8], "features_extractor_class": BatchNormExtractor, "ortho_init": False}
-    model = sample_model(policy_kwargs=policy_kwargs, normalize_observations=False, fisher_rank=fisher_rank)
-    assert not is_samplewise(model.policy)
+    policy_kwargs = {"net_arch": [8], "features_extractor_class": BatchNorm, "ortho_init": False}
+    model = sample_model(policy_kwargs=policy_kwargs, normalize_observations=False)
     th.manual_seed(0)
     observations, actions, advantages = th.randn(6, 3), th.randn(6, 2), th.randn(6)
-
-    def make_batch() -> ActorBatch:
-        return make_actor_batch(Evaluator(model.policy), model.actor_parameters, observations, actions, advantages)
-
-    batch = make_batch()
+    batch = make_actor_batch(Evaluator(model.policy), model.actor_parameters, observations, actions, advantages)
     model.policy.set_training_mode(True)
     log_prob = model.policy.get_distribution(observations).log_prob(actions)
     expected = flat_gradient((advantages * log_prob).mean(), model.actor_parameters, retain_graph=True)
     assert_close(batch.gradient, expected, relative=1e-5)
     assert_close(batch.scores.mean(), flat_gradient(log_prob.mean(), model.actor_parameters), relative=1e-5)
-    with mock.patch.object(actor_batch, "is_samplewise", lambda policy: True):
-        wrong = make_batch()
-    assert (wrong.gradient - expected).norm() > 0.01 * expected.norm()
-
-
-IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
-INDEPENDENT: dict[str, Callable[[], sb3_policies.ActorCriticPolicy]] = {
-    "mlp": lambda: random_policy(BOX),
-    "elu": lambda: random_policy(BOX, activation_fn=nn.ELU),
-    "gsde": lambda: random_policy(BOX, use_sde=True),
-    "multi_binary": lambda: random_policy(spaces.MultiBinary(2)),
-    "cnn": lambda: CnnPolicy(IMAGE, BOX, lambda _: 0.0, net_arch=[3]),
-    "dict": lambda: MultiInputPolicy(spaces.Dict({"a": VECTOR, "b": IMAGE}), BOX, lambda _: 0.0, net_arch=[3]),
-    "sb3": lambda: sb3_policies.ActorCriticPolicy(VECTOR, BOX, lambda _: 0.0),
-}
-
-
-@pytest.mark.parametrize("name", INDEPENDENT)
-def test_samplewise_policies(name: str) -> None:
-    assert is_samplewise(INDEPENDENT[name]())
-
-
-@pytest.mark.parametrize(
-    "name", ["own_activation", "own_extractor", "own_mlp_extractor", "residual", "forward_actor_of_the_instance"]
-)
-def test_nothing_is_assumed_of_other_modules(name: str) -> None:
-    assert not is_samplewise(OTHERS[name]().policy)
 
 
 def test_scale_calls() -> None:
     """Of a Gaussian policy, unless its deviation is frozen or comes about in another way."""
-
-    class Own(MlpPolicy):
-        def get_distribution(self, obs: Any) -> Any:
-            return super().get_distribution(obs)
 
     def calls(policy: sb3_policies.ActorCriticPolicy) -> list[Any]:
         return scale_calls(policy, policy.get_distribution(th.ones(4, 3)))
@@ -955,10 +595,12 @@ def test_scale_calls() -> None:
     ((parameter, output),) = calls(policy)
     assert parameter is policy.log_std and output.requires_grad
     assert th.equal(output, policy.log_std.exp().expand(4, 2))
-    policy.log_std.requires_grad_(False)
-    assert calls(policy) == []
-    others = [random_policy(DISCRETE), random_policy(BOX, use_sde=True), Own(VECTOR, BOX, lambda _: 0.0)]
-    assert [calls(each) for each in others] == [[], [], []]
+    assert calls(random_policy(DISCRETE)) == calls(random_policy(BOX, use_sde=True)) == []
+    own_method = method("get_distribution", of_class=True)
+    for change in (fix_deviation, share_deviation, lambda each: own_method(each, []), lambda each: each.requires_grad_(False)):
+        policy = random_policy(BOX)
+        change(policy)
+        assert calls(policy) == []
 
 
 # ----------------------------------------------------------------------------------------------------------------- optimizers
@@ -983,14 +625,9 @@ def test_fused_optimizers_step_as_the_others(optimizer: type[th.optim.Optimizer]
     assert_close(results[0], results[2], relative=1e-6)
 
 
-def test_other_optimizers_are_as_the_user_wants_them() -> None:
-    class Own(th.optim.Adam):
-        pass
-
-    parameter = nn.Parameter(th.ones(2))
-    assert "fused" not in make_optimizer(th.optim.SGD, [parameter], 0.1, {"momentum": 0.9}).param_groups[0] or not (
-        make_optimizer(th.optim.SGD, [parameter], 0.1, {}).param_groups[0]["fused"]
-    )
-    assert not make_optimizer(Own, [parameter], 0.1, {}).param_groups[0]["fused"]
-    meta = nn.Parameter(th.ones(2, device="meta"))
-    assert not make_optimizer(th.optim.Adam, [meta], 0.1, {}).param_groups[0]["fused"]
+@pytest.mark.parametrize("optimizer", [th.optim.SGD, type("Own", (th.optim.Adam,), {}), th.optim.Adam])
+def test_other_optimizers_are_not_fused(optimizer: type[th.optim.Optimizer]) -> None:
+    """And Adam itself is not where there is no such implementation."""
+    parameter = nn.Parameter(th.ones(2, device="meta" if optimizer is th.optim.Adam else "cpu"))
+    chosen = make_optimizer(optimizer, [parameter], 0.1, {})
+    assert not chosen.param_groups[0].get("fused")
