@@ -11,6 +11,7 @@ from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox, IdentityE
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac import SMAC
+from sb3_smac.common.policies import MlpPolicy
 
 FULL: dict[str, Any] = {"fisher_rank": "full", "n_steps": 16, "n_critic_updates": 1, "device": "cpu"}
 
@@ -40,7 +41,7 @@ def test_units_of_the_actions_dimensions(env: Any, dimensions: int) -> None:
     assert not is_gaussian or th.equal(model.policy.log_std, th.full((3,), -0.5))
 
 
-def test_steps_fall_to_nothing() -> None:
+def test_steps_fall_until_the_last_rollout() -> None:
     targets = []
 
     class Noting(SMAC):
@@ -49,7 +50,7 @@ def test_steps_fall_to_nothing() -> None:
             super().train()
 
     Noting("MlpPolicy", plane(), **FULL).learn(64)
-    assert targets == pytest.approx([0.03 * left for left in (0.75, 0.5, 0.25, 0)])
+    assert targets == pytest.approx([0.03 * left for left in (1, 0.75, 0.5, 0.25)])
 
 
 def test_an_own_deviation_sets_the_damping() -> None:
@@ -64,10 +65,15 @@ def test_what_is_set_is_not_derived() -> None:
     assert model._damping_of(16, 16) == 2.0 and model._current_target_kl is None
 
 
+class OwnDeviation(MlpPolicy):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, log_std_init=0.0, **kwargs)
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"fisher_rank": 1}, {"use_sde": True}, {"policy": ActorCriticPolicy}],
-    ids=["rank 1", "gSDE", "a policy of SB3's"],
+    [{"fisher_rank": 1}, {"use_sde": True}, {"policy": ActorCriticPolicy}, {"policy": OwnDeviation}],
+    ids=["rank 1", "gSDE", "a policy of SB3's", "a policy with a deviation of its own"],
 )
 def test_other_policies_start_as_they_do(arguments: dict[str, Any]) -> None:
     model = SMAC(**{"policy": "MlpPolicy", "env": plane(), **FULL, **arguments})
@@ -79,5 +85,15 @@ def test_a_saved_model_has_its_rule(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = SMAC.load(tmp_path / "model", env=plane())
     assert th.equal(loaded.policy.log_std, model.policy.log_std)
-    assert loaded._damping_of(16, 16) == model._damping_of(16, 16) and loaded._target_kl == model._target_kl
+    assert loaded._damping_of(16, 16) == model._damping_of(16, 16)
     assert loaded.policy_kwargs == model.policy_kwargs == {}
+
+
+def test_damping_goes_with_the_deviation_that_the_model_began_with(tmp_path: Path) -> None:
+    """Whatever its rank when it is saved and loaded."""
+    for built, then in ((1, "full"), ("full", 1)):
+        model = SMAC("MlpPolicy", plane(), **{**FULL, "fisher_rank": built})
+        model.fisher_rank = then
+        model.save(tmp_path / "model")
+        loaded = SMAC.load(tmp_path / "model", fisher_rank="full")
+        assert loaded._damping_of(16, 16) == pytest.approx(0.3 * (math.e if built == "full" else 1))

@@ -57,8 +57,10 @@ def _run_in_a_process(job: Job) -> Run:
             try:
                 return process.submit(run, job).result()
             except BrokenProcessPool:
-                printed = output.read_text(errors="replace")[-2000:] if output.exists() else ""
-        reason = "The worker process died. The system ends a process like this when memory is short."
+                reason = "The worker process died. The system ends a process like this when memory is short."
+            except Exception as error:  # such as a result that cannot be sent
+                reason = f"The worker process failed: {type(error).__name__}: {error}"
+            printed = output.read_text(errors="replace")[-2000:] if output.exists() else ""
         return failed(job, f"{printed}\n{reason}".strip(), time.perf_counter() - start)
 
 

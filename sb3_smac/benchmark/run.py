@@ -54,6 +54,8 @@ def run(job: Job) -> Run:
             model, callbacks, evaluation_env = build(job, envs)
             recorder = Recorder(model, evaluation_env, job.evaluation or {}, start)
             model.learn(job.budget, callback=[*callbacks, recorder], log_interval=10**9)
+            if model.num_timesteps < job.budget:
+                failure = f"A callback ended the training after {model.num_timesteps} of {job.budget} timesteps."
         except Exception:
             failure = traceback.format_exc()
     total = time.perf_counter() - start

@@ -95,15 +95,12 @@ def fit_by_gradients(
     :param max_grad_norm: largest norm of a gradient; ``None``: no clipping
     :return: mean loss over the minibatches
     """
-    optimizer, size = evaluator.policy.optimizer, batch_size or len(targets)
-    plain = evaluator.plain
+    optimizer, size, plain = evaluator.policy.optimizer, batch_size or len(targets), evaluator.plain
+    # Only of Adam it is known that parameters and gradients stay where they are
     is_plain = plain is not None and set(plain.critic.parameters) == set(parameters)
     flat = FlatAdam.of(optimizer, plain.critic.parameters) if plain is not None and is_plain else None
     gradients: Gradients = _gradients_by_autograd(evaluator, rollout, targets, parameters)
-    if plain is not None and is_plain:
-        if flat is None:
-            for parameter in parameters:
-                parameter.grad = th.zeros_like(parameter)
+    if plain is not None and flat is not None:
         out = [parameter.grad for parameter in plain.critic.parameters if parameter.grad is not None]
         gradients = plain.value_gradients(rollout.observations, targets, out)
     losses = []

@@ -351,7 +351,7 @@ class PlainPolicy:
 
     def foldable_input_layers(self) -> list[nn.Linear]:
         """What ``policy.input_layers`` finds: those of actor and critic that can make up for a change of the statistics."""
-        layers = [network.layers[0][0] for network in (self.actor, self.critic)]
+        layers = dict.fromkeys(network.layers[0][0] for network in (self.actor, self.critic))  # one that both share, once
         return [layer for layer in layers if layer.bias is not None and all(p.requires_grad for p in layer.parameters())]
 
     @property

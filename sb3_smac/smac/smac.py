@@ -16,8 +16,7 @@ from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import Evaluation, Evaluator, as_log_prob_takes
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
-from sb3_smac.common.policies import NormalizingPolicy
-from sb3_smac.common.schedules import LinearSchedule, ScheduleLike
+from sb3_smac.common.schedules import ScheduleLike
 from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import assign, flatten, random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
 from sb3_smac.smac.single_sample import single_sample_steps
@@ -42,7 +41,7 @@ class SMAC(NaturalActorCritic):
 
     ``fisher_rank="full"`` comes with a rule for every task, in units of the action's dimensions: what ``None`` and ``"auto"``
     stand for below, and a policy that starts with a log-std of -0.5 unless ``policy_kwargs`` has another ``log_std_init``
-    (Box actions without gSDE, a policy of this package).
+    (Box actions without gSDE, ``"MlpPolicy"`` and the others of this package, not subclasses).
 
     :param damping: Damping λ of the Fisher, from 1e-30 to 1e30. ``None``: 0.1 for rank 1; k / N for rank k, whose means of
         N / k scores are weaker by that factor (N transitions per actor step); for ``"full"``, 0.1 per dimension of the action,
@@ -51,7 +50,8 @@ class SMAC(NaturalActorCritic):
         paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
         actor batch (less where the last batch of a rollout is smaller).
     :param target_kl: As in the base class, or ``"auto"``: 0.05; for ``"full"``, 0.01 per dimension of the action at the start,
-        falling linearly to 0.
+        falling linearly to 0 over :meth:`learn`. (Where ``learn`` is called again and again without ``reset_num_timesteps``,
+        set a number: each call's share of all timesteps is smaller than the last one's.)
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO; ``None``: only for ``fisher_rank`` above 1
 
@@ -105,11 +105,14 @@ class SMAC(NaturalActorCritic):
 
     def _setup_model(self) -> None:
         self._check_hyperparameters()
-        policy_kwargs = self.policy_kwargs
-        if self.fisher_rank == "full" and self._acts_by_gaussian and issubclass(self.policy_class, NormalizingPolicy):
+        policy_kwargs, is_loaded = self.policy_kwargs, hasattr(self, "lr_schedule")
+        is_ours = self.policy_class in self.policy_aliases.values()
+        if self.fisher_rank == "full" and self._acts_by_gaussian and is_ours and not is_loaded:
             self.policy_kwargs = {"log_std_init": LOG_STD_INIT, **policy_kwargs}
         super()._setup_model()
         self.policy_kwargs = policy_kwargs
+        # What λ goes with, whatever rank the model has when it is saved and loaded
+        self._log_std_init: float = getattr(self, "_log_std_init", self.policy.log_std_init)
 
     @property
     def _acts_by_gaussian(self) -> bool:
@@ -119,7 +122,13 @@ class SMAC(NaturalActorCritic):
     def _target_kl(self) -> ScheduleLike | None:
         if not isinstance(self.target_kl, str) or self.target_kl != "auto":
             return self.target_kl
-        return LinearSchedule(KL_PER_DIMENSION * get_action_dim(self.action_space)) if self.fisher_rank == "full" else 0.05
+        if self.fisher_rank != "full":
+            return 0.05
+        first = KL_PER_DIMENSION * get_action_dim(self.action_space)
+        rollout = self.n_steps * self.n_envs
+        part = rollout / max(self._total_timesteps, rollout)
+        # The progress as it was when the rollout began: no update is for nothing
+        return lambda remaining: first * min(1.0, remaining + part)
 
     @property
     def _actor_batch_size(self) -> int:
@@ -144,7 +153,7 @@ class SMAC(NaturalActorCritic):
         if self.fisher_rank != "full":
             return 0.1 if self.fisher_rank == 1 else rank / size
         # Scores grow as one over the deviation
-        variance = math.exp(2 * self.policy.log_std_init) if self._acts_by_gaussian else 1.0
+        variance = math.exp(2 * self._log_std_init) if self._acts_by_gaussian else 1.0
         return DAMPING_PER_DIMENSION * get_action_dim(self.action_space) / variance
 
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:

@@ -1,12 +1,13 @@
 """The critic's Gauss–Newton steps, in whole updates. (Those of its optimizer: ``test_returns.py``.)"""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_smac import NaturalActorCritic
+from sb3_smac import SMAC, NaturalActorCritic, fast
 from sb3_smac.common.critic import fit_critic
 from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.maths import GaussNewtonStep, gauss_newton_step
@@ -85,3 +86,21 @@ def test_gauss_newton_leaves_the_actor_and_frozen_parameters_alone() -> None:
     fit(model)
     assert th.equal(vector(model.actor_parameters), before)
     assert th.equal(frozen, still) and not th.equal(vector(critic(model.policy)), theirs)
+
+
+def test_an_optimizer_that_replaces_its_parameters_memory() -> None:
+    """Its gradients are those of the parameters as they are now, with and without the written-out ones."""
+
+    class Replacing(th.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data = parameter.data - 0.01 * parameter.grad
+
+    def learned() -> SMAC:
+        policy_kwargs = {"optimizer_class": Replacing}
+        return SMAC("MlpPolicy", "Pendulum-v1", n_steps=256, policy_kwargs=policy_kwargs, seed=0, device="cpu").learn(256)
+
+    found = learned().policy.value_net.weight
+    with mock.patch.object(fast, "enabled", False):
+        th.testing.assert_close(found, learned().policy.value_net.weight, rtol=1e-3, atol=1e-5)

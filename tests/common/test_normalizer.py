@@ -4,6 +4,7 @@ import copy
 import io
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +18,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 from torch import nn
 
-from sb3_smac import ACSGD, SMAC
+from sb3_smac import ACSGD, SMAC, fast
 from sb3_smac.common import critic, natural_actor_critic
 from sb3_smac.common.critic import fit_by_gradients
 from sb3_smac.common.normalizer import ObservationNormalizer, ReturnNormalizer, RunningMoments, last_linear, unit_scale
@@ -221,12 +222,12 @@ def test_the_critic_is_fitted_to_normalised_returns(monkeypatch: pytest.MonkeyPa
     """In units of the statistics, in which an untrained error is near 1; it is logged in the reward's."""
     losses: list[float] = []
 
-    def fit(evaluator: Any, rollout: Any, targets: th.Tensor, *others: Any) -> th.Tensor:
+    def fit(evaluator: Any, rollout: Any, targets: th.Tensor, *others: Any) -> float:
         moments = evaluator.policy.return_normalizer
         assert moments.count == 32 * (len(losses) + 1)
         assert_allclose(targets, (rollout.returns - moments.mean) / moments.std, rtol=1e-4, atol=1e-5)
         loss = fit_by_gradients(evaluator, rollout, targets, *others)
-        losses.append(loss.item())
+        losses.append(loss)
         return loss
 
     monkeypatch.setattr(critic, "fit_by_gradients", fit)
@@ -395,3 +396,16 @@ def test_learning_on_raw_observations(arguments: dict[str, Any], least: float, m
     best = np.linspace(-1, 1, 41)
     actions, _ = model.predict((500 + best)[:, None], deterministic=True)
     assert least <= np.square(actions[:, 0] - best).mean() <= most
+
+
+def test_a_layer_that_actor_and_critic_share_is_folded_once() -> None:
+    def learned() -> SMAC:
+        model = SMAC("MlpPolicy", "Pendulum-v1", n_steps=64, seed=0, device="cpu")
+        model.policy.mlp_extractor.value_net = model.policy.mlp_extractor.policy_net
+        return model.learn(192)
+
+    fast_one = learned()
+    with mock.patch.object(fast, "enabled", False):
+        other = learned()
+    counts = [model.policy.observation_normalizer.count.item() for model in (fast_one, other)]
+    assert counts[0] == counts[1] > 0
