@@ -18,8 +18,8 @@ help: ## Show the targets
 # PyTorch first and pinned: an open range may pull gigabytes of another build
 $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) torch
-	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,benchmark]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,benchmark]'
 	touch $@
 
 .PHONY: train
