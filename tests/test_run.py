@@ -13,6 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 import sb3_smac
 from sb3_smac import ALGORITHMS, NaturalActorCritic
 from sb3_smac.maths import flatten
+from sb3_smac.smac.smac import TargetKL
 from tests.algorithms import TABLE, every_algorithm, is_finite, is_same, make, snapshot
 
 # SB3 keeps ``stats_window_size`` under a private name, the policy and the environment under others
@@ -69,7 +70,7 @@ def test_arguments_are_attributes_in_the_order_of_sb3(algo: str) -> None:
 
 # Defaults of its own; AC-SGD has none
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {
-    "smac": {"target_kl": 0.05, "line_search": None},
+    "smac": {"target_kl": "auto", "line_search": None},
     "accg": {"target_kl": 0.05},
     "acadam": {"learning_rate": 1e-3},
     "acsgd": {},
@@ -78,14 +79,14 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_shared_arguments_are_those_of_the_base_class(algo: str) -> None:
-    """Order, annotation and default, but for those listed; only SMAC's ``line_search`` may be ``None``."""
+    """Order, annotation and default, but for those listed; SMAC's ``line_search`` may be ``None``, its target ``"auto"``."""
     base = inspect.signature(NaturalActorCritic).parameters
     own = inspect.signature(ALGORITHMS[algo]).parameters
     assert [name for name in own if name in base] == list(base)
     differing = {name: own[name].default for name in base if own[name].default != base[name].default}
     assert differing == OWN_DEFAULTS[algo]
     annotations = {name: own[name].annotation for name in base if own[name].annotation != base[name].annotation}
-    assert annotations in ({}, {"line_search": bool})
+    assert annotations in ({}, {"line_search": bool}, {"target_kl": TargetKL})
     assert [name for name in base if own[name].kind != base[name].kind] == []
     assert own.keys() - base.keys() == TABLE[algo].options.keys()
 
@@ -99,7 +100,7 @@ def test_every_argument_is_documented_once(algo: str) -> None:
     """An algorithm documents its own arguments, and one that means more than in the base class, which has the others."""
     arguments, of_base = inspect.signature(ALGORITHMS[algo]).parameters, documented(NaturalActorCritic)
     assert of_base == list(inspect.signature(NaturalActorCritic).parameters)
-    redefined = {"smac": ["line_search"]}.get(algo, [])
+    redefined = {"smac": ["target_kl", "line_search"]}.get(algo, [])
     own = documented(ALGORITHMS[algo]) if "__init__" in vars(ALGORITHMS[algo]) else []
     assert own == [name for name in arguments if name not in of_base or name in redefined]
 

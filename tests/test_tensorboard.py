@@ -29,7 +29,7 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     read.Reload()
     content = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     shown = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
-    assert shown["target_kl"].number_value == SMAC("MlpPolicy", "Pendulum-v1").target_kl
+    assert shown["target_kl"].string_value == SMAC("MlpPolicy", "Pendulum-v1").target_kl
 
 
 def test_names_of_runs(tmp_path: Path) -> None:
