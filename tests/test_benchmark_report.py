@@ -5,6 +5,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -270,15 +271,14 @@ def evaluated(label: str, task: str, seed: int, returns: tuple[float, ...], seco
     return run
 
 
+def peers(**arguments: Any) -> Study:
+    algorithms = {"new": {"algorithm": "ppo"}, "PPO": {"algorithm": "ppo"}}
+    tasks = ["Swimmer-v4", "Hopper-v4", "Pendulum-v1"]
+    return Study(name="peers", algorithms=algorithms, tasks=tasks, seeds=[0, 1], budget=BUDGET, **arguments)
+
+
 def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
-    study = Study(
-        name="peers",
-        algorithms={"new": {"algorithm": "ppo"}, "PPO": {"algorithm": "ppo"}},
-        tasks=["Swimmer-v4", "Hopper-v4", "Pendulum-v1"],
-        seeds=[0, 1],
-        budget=BUDGET,
-        reference="PPO",
-    )
+    study = peers(reference="PPO")
     runs = []
     for task, scale in (("Swimmer-v4", 1), ("Hopper-v4", 100), ("Pendulum-v1", -1)):
         for seed in (0, 1):
@@ -313,14 +313,7 @@ def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
 
 def test_published_returns(tmp_path: Path) -> None:
     """Beside ours, and each algorithm over those of the tasks in which it has runs."""
-    study = Study(
-        name="peers",
-        algorithms={"new": {"algorithm": "ppo"}, "PPO": {"algorithm": "ppo"}},
-        tasks=["Swimmer-v4", "Hopper-v4", "Pendulum-v1"],
-        seeds=[0, 1],
-        budget=BUDGET,
-        published={"Swimmer-v4": 10, "Hopper-v4": 500},
-    )
+    study = peers(published={"Swimmer-v4": 10, "Hopper-v4": 500})
     runs = [evaluated("new", "Swimmer-v4", seed, (0, 20), 1) for seed in (0, 1)]
     runs += [
         evaluated("PPO", task, 0, (0, last), 1) for task, last in (("Swimmer-v4", 5), ("Hopper-v4", 500), ("Pendulum-v1", 9))

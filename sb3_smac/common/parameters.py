@@ -33,7 +33,7 @@ def split_parameters(
     :raises ValueError: if either has no parameters of its own; without an evaluator, also if either has only frozen ones
     """
     if evaluator is not None and evaluator.plain is not None:
-        of_plain = evaluator.plain.actor_parameters
+        of_plain = set(evaluator.plain.actor_parameters)
         others = set(evaluator.plain.critic.parameters) - of_plain
         of_policy = list(policy.parameters())
         return [each for each in of_policy if each in of_plain], [each for each in of_policy if each in others]

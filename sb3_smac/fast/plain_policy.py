@@ -318,7 +318,7 @@ class PlainPolicy:
         """
         network = self.actor.arrays()
         activations = self.actor_activations(observations)
-        size, order = len(activations[0]), [*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])]
+        size, order = len(activations[0]), self.actor_parameters
         if self.is_gaussian:
             inverse_variance = (-2 * self.policy.log_std.detach()).exp().numpy()
         else:
@@ -347,7 +347,7 @@ class PlainPolicy:
         :param parameters: parameters of the actor
         :return: whether they are the network's (and log-σ), all of them, and each requires a gradient
         """
-        return self.actor_parameters == set(parameters) and all(parameter.requires_grad for parameter in parameters)
+        return set(self.actor_parameters) == set(parameters) and all(parameter.requires_grad for parameter in parameters)
 
     def foldable_input_layers(self) -> list[nn.Linear]:
         """What ``policy.input_layers`` finds: those of actor and critic that can make up for a change of the statistics."""
@@ -355,9 +355,9 @@ class PlainPolicy:
         return [layer for layer in layers if layer.bias is not None and all(p.requires_grad for p in layer.parameters())]
 
     @property
-    def actor_parameters(self) -> set[nn.Parameter]:
-        """The network's, and log-σ of a Gaussian."""
-        return {*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])}
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """The network's and, last, log-σ of a Gaussian."""
+        return [*self.actor.parameters, *([self.policy.log_std] if self.is_gaussian else [])]
 
 
 def _by_parameter(vector: th.Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, np.ndarray]:
