@@ -168,5 +168,5 @@ def test_file_is_portable(algo: str, tmp_path: Path) -> None:
     tensors = [name for name, value in data.items() if isinstance(value, th.Tensor | th.nn.Module | th.optim.Optimizer)]
     lists = [name for name, value in data.items() if isinstance(value, list) and any(map(th.is_tensor, value))]
     assert tensors == [] and lists == []
-    assert parameters.keys() == model.get_parameters().keys() and not variables
+    assert parameters.keys() == model.get_parameters().keys() and bool(variables) == (model._share_averaged > 0)
     assert not {"env", "rollout_buffer", "actor_parameters", "critic_parameters", "_metrics"} & data.keys()

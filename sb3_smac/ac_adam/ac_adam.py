@@ -14,6 +14,7 @@ from sb3_smac.common.evaluation import Evaluator
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.parameters import make_optimizer
 from sb3_smac.common.schedules import ScheduleLike
+from sb3_smac.common.settings import FinalLogStd
 from sb3_smac.maths import flatten, unflatten
 
 
@@ -52,6 +53,8 @@ class ACAdam(NaturalActorCritic):
         normalize_advantage: bool = True,
         normalize_observations: bool | None = None,
         normalize_returns: bool | None = None,
+        averaging: float | None = None,
+        final_log_std: FinalLogStd = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -12,31 +13,26 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutBufferSamples
-from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_smac.common import arguments, buffers, checks, parameters, policies
 from sb3_smac.common.actor_batch import ActorBatch
 from sb3_smac.common.actor_update import move_actor, step_over_batches
+from sb3_smac.common.averaging import ActorAverage
 from sb3_smac.common.critic import CriticOptimizer, fit_critic
 from sb3_smac.common.evaluation import Evaluation, Evaluator, agreeing_evaluator
+from sb3_smac.common.exploration import schedule_log_std
 from sb3_smac.common.metrics import Metrics, record_rollout
 from sb3_smac.common.observation_statistics import update_observation_statistics
 from sb3_smac.common.returns import monte_carlo_returns
-from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
+from sb3_smac.common.schedules import ScheduleLike, value_at
+from sb3_smac.common.settings import FinalLogStd, Settings
 from sb3_smac.common.steps import ActorStep
 from sb3_smac.fast.plain_policy import plain_forward
 from sb3_smac.fast.threads import threads_of_torch
 
 CriticTarget = Literal["gae", "monte_carlo"]
-
-# Arguments that Stable-Baselines3's on-policy algorithms do not have
-OWN = (
-    *("batch_size", "target_kl", "line_search", "critic_learning_rate", "critic_optimizer", "critic_damping"),
-    *("n_critic_updates", "critic_batch_size", "critic_target"),
-    *("normalize_advantage", "normalize_observations", "normalize_returns"),
-)
 
 
 def inherited(arguments: Mapping[str, Any], *own: str) -> dict[str, Any]:
@@ -48,7 +44,7 @@ def inherited(arguments: Mapping[str, Any], *own: str) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name not in ("self", "__class__", *own)}
 
 
-class NaturalActorCritic(OnPolicyAlgorithm):
+class NaturalActorCritic(Settings):
     """
     Advantage actor-critic whose actor step is ``θ ← θ + α x``, with the direction x left to the subclass.
 
@@ -98,6 +94,11 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         Box), the policy is one of this package's, and ``VecNormalize`` does not do it already, when the model is built.
     :param normalize_returns: Whether the critic is fitted to returns of running mean 0 and deviation 1 (PopArt); values keep
         the reward's units. ``None``: if the policy is one of this package's, and ``VecNormalize`` does not scale rewards.
+    :param averaging: What :meth:`predict` acts by: 0 or ``None``, the actor; up to 1, its average over about this part of the
+        updates, the newest ones (0.1: the last tenth). Training goes on from the actor itself.
+        (:class:`~sb3_smac.common.averaging.ActorAverage`)
+    :param final_log_std: ``None``: the log-std of Gaussian actions is learned. A number: it is not; it falls (or grows)
+        linearly over :meth:`learn`, from the policy's ``log_std_init`` to this (Box actions without gSDE).
     :param stats_window_size: Number of episodes over which success rate, episode length and reward are averaged in the logs
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation. ``optimizer_class`` and
@@ -144,6 +145,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         normalize_advantage: bool = True,
         normalize_observations: bool | None = None,
         normalize_returns: bool | None = None,
+        averaging: float | None = None,
+        final_log_std: FinalLogStd = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -152,7 +155,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        of_base = inherited(locals(), *OWN, "_init_setup_model")
+        of_sb3 = inspect.signature(OnPolicyAlgorithm).parameters.keys() - {"_init_setup_model"}
+        of_base = {name: value for name, value in inherited(locals(), "of_sb3").items() if name in of_sb3}
         actions = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
         arguments.check_types(of_base, self.policy_aliases)
         super().__init__(**of_base, vf_coef=0.0, supported_action_spaces=actions, _init_setup_model=False)
@@ -168,6 +172,9 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self.normalize_advantage = normalize_advantage
         self.normalize_observations = normalize_observations
         self.normalize_returns = normalize_returns
+        self.averaging = averaging
+        self.final_log_std = final_log_std
+        self._average = ActorAverage()
         self._step = ActorStep()
         self._metrics = Metrics()
         if _init_setup_model:
@@ -193,16 +200,15 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         with arguments.named_in_errors(self):
             super()._setup_model()
         self.policy_kwargs = policy_kwargs
+        # What the std started with, whatever settings the model has when it is saved and loaded
+        self._log_std_init: float = getattr(self, "_log_std_init", self.policy.log_std_init)
+        self._log_std_is_scheduled: bool = schedule_log_std(self)
         self.actor_parameters, self.critic_parameters = parameters.initial_split(self.policy, getattr(self, "_names", None))
         # The policy's optimizer is the critic's alone: the actor's step is computed, not descended
         critic_learning_rate = value_at("critic_learning_rate", self.critic_learning_rate, 1.0)
         optimizer = self.policy.optimizer_class, self.critic_parameters, critic_learning_rate, self.policy.optimizer_kwargs
         self.policy.optimizer = parameters.make_optimizer(*optimizer)
         self._checksum_when_built: float = getattr(self, "_checksum_when_built", parameters.checksum(self.policy.parameters()))
-
-    def _setup_lr_schedule(self) -> None:
-        self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
-        self._scheduled_learning_rate = self.learning_rate
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = policies.MlpPolicy.__name__) -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
@@ -217,9 +223,13 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         # The last rollout may run past the end, where a schedule to 0 would go below it
         super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, tensors = super()._get_torch_save_params()
+        return state_dicts, [*tensors, *(ActorAverage.TENSORS if self._share_averaged else ())]
+
     def _excluded_save_params(self) -> list[str]:
         # rebuilt by _setup_model, or by the next update
-        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_metrics"]
+        return [*super()._excluded_save_params(), "actor_parameters", "critic_parameters", "_metrics", "_average"]
 
     @classmethod
     def load(cls, *args: Any, **kwargs: Any) -> Any:
@@ -239,6 +249,7 @@ class NaturalActorCritic(OnPolicyAlgorithm):
     ) -> bool:
         if rollout_buffer is self.rollout_buffer:
             rollout_buffer = self.rollout_buffer = buffers.updated(rollout_buffer, self)
+        self._log_std_is_scheduled = schedule_log_std(self)
         try:
             with plain_forward(self.policy):
                 return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
@@ -246,6 +257,25 @@ class NaturalActorCritic(OnPolicyAlgorithm):
             # torch refuses a NaN mean without a word on the observation that it comes from
             checks.observations_are_finite(self._last_obs, self.num_timesteps)
             raise
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Actions for observations, by the actor or its average (``averaging``).
+
+        :param observation: the observation, or a batch of them
+        :param state: not used
+        :param episode_start: not used
+        :param deterministic: whether actions are the distribution's mode rather than drawn
+        :return: actions, and ``state``
+        """
+        with self._average.acting(self.actor_parameters if self._share_averaged else ()):
+            return super().predict(observation, state, episode_start, deterministic)
 
     @abstractmethod
     def actor_direction(self, batch: ActorBatch) -> th.Tensor:
@@ -273,7 +303,8 @@ class NaturalActorCritic(OnPolicyAlgorithm):
         self._find_parameters(evaluator, rollout)
         self._update_learning_rates()
         is_untrained = self._n_updates == 0 and parameters.checksum(self.policy.parameters()) == self._checksum_when_built
-        with threads_of_torch(), parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
+        restored = parameters.restored_on_error(self.policy, self._step, *self._optimizers())
+        with threads_of_torch(), self._average.following(self.actor_parameters, self._share_averaged), restored:
             moved = move_actor(self, evaluator, rollout, acted)
             value_loss = fit_critic(self, evaluator, rollout, is_untrained)
             kl = update_observation_statistics(self, evaluator, rollout, acted, moved, is_untrained)
@@ -294,35 +325,6 @@ class NaturalActorCritic(OnPolicyAlgorithm):
 
     def _optimizers(self) -> list[th.optim.Optimizer]:
         return [self.policy.optimizer]
-
-    def _update_learning_rates(self) -> None:
-        if self.learning_rate is not self._scheduled_learning_rate:  # changed since lr_schedule was made of it
-            self._setup_lr_schedule()
-        critic_learning_rate = value_at("critic_learning_rate", self.critic_learning_rate, self._current_progress_remaining)
-        update_learning_rate(self.policy.optimizer, critic_learning_rate)
-        self.logger.record("train/learning_rate", self._step_size)
-        self.logger.record("train/critic_learning_rate", critic_learning_rate)
-
-    @property
-    def _step_size(self) -> float:
-        """α now."""
-        return value_at("learning_rate", self.lr_schedule, self._current_progress_remaining)
-
-    @property
-    def _target_kl(self) -> ScheduleLike | None:
-        """``target_kl``, or what a subclass takes its word for."""
-        return self.target_kl
-
-    @property
-    def _current_target_kl(self) -> float | None:
-        """``target_kl`` now."""
-        kl = self._target_kl
-        return None if kl is None else value_at("target_kl", kl, self._current_progress_remaining)
-
-    @property
-    def _searches_line(self) -> bool:
-        """Whether a step that lowers the surrogate on its own batch is shortened."""
-        return bool(self.line_search)
 
     def _actor_steps(
         self, evaluator: Evaluator, rollout: RolloutBufferSamples, advantages: th.Tensor, acted: Evaluation

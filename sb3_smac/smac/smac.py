@@ -17,6 +17,7 @@ from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import Evaluation, Evaluator, as_log_prob_takes
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.schedules import ScheduleLike
+from sb3_smac.common.settings import FinalLogStd
 from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import assign, flatten, random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
 from sb3_smac.smac.single_sample import single_sample_steps
@@ -28,6 +29,8 @@ TargetKL = ScheduleLike | Literal["auto"] | None
 KL_PER_DIMENSION = 0.01
 DAMPING_PER_DIMENSION = 0.1
 LOG_STD_INIT = -0.5
+LOG_STD_FALL = 1.5
+AVERAGING = 0.1
 
 
 class SMAC(NaturalActorCritic):
@@ -86,6 +89,8 @@ class SMAC(NaturalActorCritic):
         normalize_advantage: bool = True,
         normalize_observations: bool | None = None,
         normalize_returns: bool | None = None,
+        averaging: float | None = None,
+        final_log_std: FinalLogStd = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -106,17 +111,28 @@ class SMAC(NaturalActorCritic):
     def _setup_model(self) -> None:
         self._check_hyperparameters()
         policy_kwargs, is_loaded = self.policy_kwargs, hasattr(self, "lr_schedule")
-        is_ours = self.policy_class in self.policy_aliases.values()
-        if self.fisher_rank == "full" and self._acts_by_gaussian and is_ours and not is_loaded:
+        if self._has_rule_of_std and not is_loaded:
             self.policy_kwargs = {"log_std_init": LOG_STD_INIT, **policy_kwargs}
         super()._setup_model()
         self.policy_kwargs = policy_kwargs
-        # What λ goes with, whatever rank the model has when it is saved and loaded
-        self._log_std_init: float = getattr(self, "_log_std_init", self.policy.log_std_init)
 
     @property
     def _acts_by_gaussian(self) -> bool:
         return isinstance(self.action_space, spaces.Box) and not self.use_sde
+
+    @property
+    def _has_rule_of_std(self) -> bool:
+        return self.fisher_rank == "full" and self._acts_by_gaussian and self.policy_class in self.policy_aliases.values()
+
+    @property
+    def _final_log_std(self) -> float | None:
+        if not isinstance(self.final_log_std, str) or self.final_log_std != "auto":
+            return super()._final_log_std
+        return getattr(self, "_log_std_init", LOG_STD_INIT) - LOG_STD_FALL if self._has_rule_of_std else None
+
+    @property
+    def _share_averaged(self) -> float:
+        return AVERAGING if self.averaging is None and self.fisher_rank == "full" else super()._share_averaged
 
     @property
     def _target_kl(self) -> ScheduleLike | None:
