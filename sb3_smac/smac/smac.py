@@ -28,9 +28,9 @@ TargetKL = ScheduleLike | Literal["auto"] | None
 # The rule of the whole batch's Fisher, per dimension of the action
 KL_PER_DIMENSION = 0.01
 DAMPING_PER_DIMENSION = 0.1
-LOG_STD_INIT = -0.5
-LOG_STD_FALL = 1.5
-AVERAGING = 0.1
+LOG_STD_INIT = -1.0
+LOG_STD_FALL = 1.0
+AVERAGING = 0.05
 
 
 class SMAC(NaturalActorCritic):
@@ -43,7 +43,7 @@ class SMAC(NaturalActorCritic):
     Paper: https://arxiv.org/abs/2601.18626 (eq. 4-5, §5.1)
 
     ``fisher_rank="full"`` comes with a rule for every task, in units of the action's dimensions: what ``None`` and ``"auto"``
-    stand for below, and a policy that starts with a log-std of -0.5 unless ``policy_kwargs`` has another ``log_std_init``
+    stand for below, and a policy that starts with a log-std of -1 unless ``policy_kwargs`` has another ``log_std_init``
     (Box actions without gSDE, ``"MlpPolicy"`` and the others of this package, not subclasses).
 
     :param damping: Damping λ of the Fisher, from 1e-30 to 1e30. ``None``: 0.1 for rank 1; k / N for rank k, whose means of
@@ -57,6 +57,9 @@ class SMAC(NaturalActorCritic):
         set a number: each call's share of all timesteps is smaller than the last one's.)
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO; ``None``: only for ``fisher_rank`` above 1
+    :param averaging: As in the base class; ``None``: 0; for ``"full"``, 0.05
+    :param final_log_std: As in the base class, or ``"auto"``: ``None``; for ``"full"``, 1 below the log-std at the start (for
+        the policies that the rule's log-std is for)
 
     The other arguments are those of :class:`~sb3_smac.common.natural_actor_critic.NaturalActorCritic`.
     """
@@ -140,11 +143,7 @@ class SMAC(NaturalActorCritic):
             return self.target_kl
         if self.fisher_rank != "full":
             return 0.05
-        first = KL_PER_DIMENSION * get_action_dim(self.action_space)
-        rollout = self.n_steps * self.n_envs
-        part = rollout / max(self._total_timesteps, rollout)
-        # The progress as it was when the rollout began: no update is for nothing
-        return lambda remaining: first * min(1.0, remaining + part)
+        return KL_PER_DIMENSION * get_action_dim(self.action_space)
 
     @property
     def _actor_batch_size(self) -> int:
