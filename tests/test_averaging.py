@@ -75,7 +75,7 @@ def test_training_does_not_see_it(algo: str) -> None:
     assert is_same(*(snapshot(model) for model in models))
 
 
-@pytest.mark.parametrize(("algo", "default"), [("smac", 0), ("smac_full", 0.1), ("accg", 0), ("acsgd", 0), ("acadam", 0)])
+@pytest.mark.parametrize(("algo", "default"), [("smac", 0), ("smac_full", 0.05), ("accg", 0), ("acsgd", 0), ("acadam", 0)])
 def test_the_default(algo: str, default: float) -> None:
     model = make(algo).learn(3 * 32)
     same = make(algo, averaging=default).learn(3 * 32)

@@ -82,9 +82,12 @@ def assert_same_training(
     for context in (without_plain_forward, contextlib.nullcontext()):
         model, history = build(), History(act)
         start = snapshot(model)
-        with context, mock.patch.object(
-            sb3_policies.ActorCriticPolicy, "forward", autospec=True, side_effect=sb3_policies.ActorCriticPolicy.forward
-        ) as sb3_forward:
+        with (
+            context,
+            mock.patch.object(
+                sb3_policies.ActorCriticPolicy, "forward", autospec=True, side_effect=sb3_policies.ActorCriticPolicy.forward
+            ) as sb3_forward,
+        ):
             model.learn(2 * model.n_steps * model.n_envs, callback=history, reset_num_timesteps=False)
         returns = [(episode["r"], episode["l"]) for episode in model.ep_info_buffer or ()]
         results.append((history.steps, snapshot(model), returns, th.get_rng_state(), np.random.get_state()))
