@@ -10,7 +10,6 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_smac import NaturalActorCritic
-from sb3_smac.common.averaging import ActorAverage
 from sb3_smac.common.checks import NonFiniteError
 from sb3_smac.maths import flatten
 from tests.algorithms import every_algorithm, is_same, make, reloaded, snapshot
@@ -52,7 +51,7 @@ def acts_by(model: NaturalActorCritic, actor: th.Tensor) -> bool:
 def test_the_average(algo: str, share: float) -> None:
     """Its formula, in float64; with a share of 1, the mean of all updates."""
     actors = Actors()
-    model = make(algo, averaging=share, final_log_std=None).learn(6 * 32, callback=actors)
+    model = make(algo, averaging=share).learn(6 * 32, callback=actors)
     mean = actors.seen[0]
     for count, actor in enumerate(actors.seen):
         mean = mean + (actor - mean) / (1 + share * count)
@@ -128,15 +127,42 @@ def test_drawn_actions_have_the_averages_mean_and_deviation() -> None:
 
 
 def test_acting_gives_the_actor_back() -> None:
-    """The same memory, also after an error; and nothing is copied before there is an average."""
-    parameters = [th.nn.Parameter(th.ones(2, 3)), th.nn.Parameter(th.ones(4), requires_grad=False)]
-    average, memory = ActorAverage(), [each.data_ptr() for each in parameters]
-    with average.acting(parameters):
-        assert [each.data_ptr() for each in parameters] == memory
-    for _ in range(2):
-        with average.following(parameters, 1.0), th.no_grad():
-            parameters[0].add_(1)
-    with pytest.raises(KeyError), average.acting(parameters):
-        assert th.equal(parameters[0], th.full((2, 3), 2.5)) and th.equal(parameters[1], th.ones(4))
+    """The same memory, also after an error."""
+    model = make("smac", averaging=0.5).learn(3 * 32)
+    memory, values = ([f(each) for each in model.policy.parameters()] for f in (th.Tensor.data_ptr, th.Tensor.clone))
+    with pytest.raises(KeyError), model._average.acting(model):
+        assert not is_same([*model.policy.parameters()], values)
         raise KeyError
-    assert [each.data_ptr() for each in parameters] == memory and th.equal(parameters[0], th.full((2, 3), 3.0))
+    assert [each.data_ptr() for each in model.policy.parameters()] == memory and is_same([*model.policy.parameters()], values)
+
+
+@every_algorithm
+def test_a_frozen_actor(algo: str) -> None:
+    """It trains its critic, and freezing changes nothing of how a model acts."""
+    model = make(algo, averaging=0.5)
+    for parameter in model.actor_parameters:
+        parameter.requires_grad_(False)
+    assert acts_by(model.learn(2 * 32), flatten(model.actor_parameters))
+    model = make(algo, averaging=0.5).learn(3 * 32)
+    batch = observations(model)
+    acted = model.predict(batch, deterministic=True)[0]
+    for parameter in model.policy.parameters():
+        parameter.requires_grad_(False)
+    assert np.array_equal(acted, model.predict(batch, deterministic=True)[0])
+
+
+@pytest.mark.parametrize("final", [None, -2.0])
+def test_loaded_with_a_deviation_that_is_learned(final: float | None) -> None:
+    model = make("smac", averaging=0.5, final_log_std=final).learn(3 * 32)
+    batch = observations(model)
+    loaded = reloaded(model, final_log_std=None)
+    assert np.array_equal(model.predict(batch, deterministic=True)[0], loaded.predict(batch, deterministic=True)[0])
+
+
+def test_a_module_that_the_user_puts_in_acts_with_the_actor_it_is_put_into() -> None:
+    model = make("smac", averaging=0.5).learn(3 * 32)
+    model.policy = copy.deepcopy(model.policy)  # which is the same actor
+    assert not acts_by(model, flatten(model.actor_parameters))
+    model.policy.action_net = th.nn.Linear(8, 1)
+    batch = observations(model)
+    assert np.array_equal(model.predict(batch, deterministic=True)[0], model.policy.predict(batch, deterministic=True)[0])

@@ -51,11 +51,13 @@ def test_it_is_not_learned() -> None:
     assert fixed.logger.name_to_value["train/approx_kl"] == pytest.approx(0.01, rel=0.2)
 
 
-def test_the_same_as_a_user_who_freezes_it() -> None:
-    user = make("smac_full", final_log_std=None)
+@every_algorithm
+def test_the_same_as_a_user_who_freezes_it(algo: str) -> None:
+    user = make(algo, policy_kwargs={"log_std_init": -1.0, "net_arch": [8]})
     user.policy.log_std.requires_grad_(False)
     user.learn(3 * 32)
-    assert is_same(snapshot(user), snapshot(make("smac_full", final_log_std=-1).learn(3 * 32)))
+    same = make(algo, policy_kwargs={"log_std_init": -1.0, "net_arch": [8]}, final_log_std=-1)
+    assert is_same(snapshot(user), snapshot(same.learn(3 * 32)))
 
 
 @pytest.mark.parametrize("how", ["attribute", "load"])

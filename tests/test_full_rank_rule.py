@@ -1,4 +1,4 @@
-"""The rule of the whole batch's Fisher: KL and damping in units of the action's dimensions, and a deviation that falls."""
+"""The rule of the whole batch's Fisher: KL and damping per dimension of the action, the first deviation, the average."""
 
 import math
 from pathlib import Path
@@ -37,35 +37,22 @@ def test_units_of_the_actions_dimensions(env: Any, dimensions: int) -> None:
     model = SMAC("MlpPolicy", env(), **FULL)
     is_gaussian = dimensions == 3
     assert model._current_target_kl == pytest.approx(0.01 * dimensions)
-    assert model._damping_of(16, 16) == pytest.approx(0.1 * dimensions * (math.e**2 if is_gaussian else 1))
-    assert model._share_averaged == 0.05 and model._final_log_std == (-2 if is_gaussian else None)
-    assert not is_gaussian or th.equal(model.policy.log_std, th.full((3,), -1.0))
+    assert model._damping_of(16, 16) == pytest.approx(0.1 * dimensions * (math.e if is_gaussian else 1))
+    assert model._share_averaged == 0.05
+    assert not is_gaussian or th.equal(model.policy.log_std, th.full((3,), -0.5))
 
 
-def test_the_deviation_falls() -> None:
-    seen = []
-
-    class Noting(SMAC):
-        def train(self) -> None:
-            seen.append((self._current_target_kl, self.policy.log_std.mean().item()))
-            super().train()
-
-    Noting("MlpPolicy", plane(), **FULL).learn(64)
-    assert [kl for kl, _ in seen] == pytest.approx([0.03] * 4)
-    assert [log_std for _, log_std in seen] == pytest.approx([-1, -1.25, -1.5, -1.75])
-
-
-def test_an_own_deviation_sets_the_damping_and_the_last_one() -> None:
-    model = SMAC("MlpPolicy", plane(), policy_kwargs={"log_std_init": -0.5}, **FULL)
-    assert th.equal(model.policy.log_std, th.full((3,), -0.5)) and model._final_log_std == -1.5
-    assert model._damping_of(16, 16) == pytest.approx(0.3 * math.exp(1))
-    assert model.policy_kwargs == {"log_std_init": -0.5}
+def test_an_own_deviation_sets_the_damping() -> None:
+    model = SMAC("MlpPolicy", plane(), policy_kwargs={"log_std_init": -1.0}, **FULL)
+    assert th.equal(model.policy.log_std, th.full((3,), -1.0))
+    assert model._damping_of(16, 16) == pytest.approx(0.3 * math.exp(2))
+    assert model.policy_kwargs == {"log_std_init": -1.0}
 
 
 def test_what_is_set_is_not_derived() -> None:
-    model = SMAC("MlpPolicy", plane(), damping=2.0, target_kl=None, averaging=0, final_log_std=None, **FULL)
+    model = SMAC("MlpPolicy", plane(), damping=2.0, target_kl=None, averaging=0, **FULL)
     assert model._damping_of(16, 16) == 2.0 and model._current_target_kl is None
-    assert model._share_averaged == 0 and model._final_log_std is None and model.policy.log_std.requires_grad
+    assert model._share_averaged == 0
 
 
 class OwnDeviation(MlpPolicy):
@@ -81,7 +68,6 @@ class OwnDeviation(MlpPolicy):
 def test_other_policies_start_as_they_do(arguments: dict[str, Any]) -> None:
     model = SMAC(**{"policy": "MlpPolicy", "env": plane(), **FULL, **arguments})
     assert model.policy.log_std_init == 0.0 and not model.policy.log_std.any()
-    assert model._final_log_std is None and model.policy.log_std.requires_grad
 
 
 def test_a_saved_model_has_its_rule(tmp_path: Path) -> None:
@@ -100,4 +86,4 @@ def test_damping_goes_with_the_deviation_that_the_model_began_with(tmp_path: Pat
         model.fisher_rank = then
         model.save(tmp_path / "model")
         loaded = SMAC.load(tmp_path / "model", fisher_rank="full")
-        assert loaded._damping_of(16, 16) == pytest.approx(0.3 * (math.e**2 if built == "full" else 1))
+        assert loaded._damping_of(16, 16) == pytest.approx(0.3 * (math.e if built == "full" else 1))

@@ -14,7 +14,6 @@ from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import has_kl
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.schedules import ScheduleLike
-from sb3_smac.common.settings import FinalLogStd
 from sb3_smac.common.trust_region import frozen, mean_kl
 from sb3_smac.maths import FisherVectorProduct, conjugate_gradient
 
@@ -65,7 +64,7 @@ class ACCG(NaturalActorCritic):
         normalize_observations: bool | None = None,
         normalize_returns: bool | None = None,
         averaging: float | None = None,
-        final_log_std: FinalLogStd = None,
+        final_log_std: float | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,

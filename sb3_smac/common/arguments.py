@@ -66,7 +66,7 @@ def check(model: NaturalActorCritic) -> None:
         if value is not None and hasattr(model, "policy") and value != model._normalizes[name]:
             raise ValueError(f"{name} must be what the model was built with, {model._normalizes[name]!r}, got {value!r}")
     checks.number("averaging", model.averaging, minimum=0, maximum=1, optional=True)
-    checks.number("final_log_std", model._final_log_std, minimum=-20, maximum=2, optional=True)
+    checks.number("final_log_std", model.final_log_std, minimum=-20, maximum=2, optional=True)
     checks.integer("stats_window_size", model._stats_window_size, minimum=1)
 
 

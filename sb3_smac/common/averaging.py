@@ -1,19 +1,25 @@
 """What a trained policy acts by: an average of its actor over the last updates."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch as th
 
 from sb3_smac.maths import flatten, unflatten
 
+if TYPE_CHECKING:
+    from sb3_smac.common.natural_actor_critic import NaturalActorCritic
+
 
 class ActorAverage:
     """
-    ``θ̄ ← θ̄ + c (θ - θ̄)`` after each update t, with ``c = 1 / (1 + share (t - 1))``.
+    ``θ̄ ← θ̄ + c (θ - θ̄)`` after each update t, with ``c = 1 / (1 + averaging (t - 1))``.
 
-    The last part ``share`` of all updates counts most, however many they are: 1 is their mean, 0 the actor itself. This is the
-    polynomial-decay averaging of Shamir and Zhang (https://arxiv.org/abs/1212.1824). The training does not see it.
+    The last part ``averaging`` of all updates counts most, however many they are: 1 is their mean, 0 the actor itself. This is
+    the polynomial-decay averaging of Shamir and Zhang (https://arxiv.org/abs/1212.1824). The training does not see it.
 
     Where somebody else has changed the actor since its last update, there is no average.
     """
@@ -25,50 +31,57 @@ class ActorAverage:
         self.mean, self.latest = th.empty(0), th.empty(0)  # θ̄ and θ, shape (d,)
         self.count = th.zeros((), dtype=th.int64)
 
-    @contextmanager
-    def following(self, parameters: Sequence[th.Tensor], share: float) -> Iterator[None]:
+    def begin(self, model: NaturalActorCritic) -> None:
         """
-        Take what the block makes of the actor into the average, unless it raises.
+        Before an update: what does not go on from the last one begins another average.
 
-        :param parameters: the actor's
-        :param share: from 0 to 1
+        :param model: the algorithm
         """
-        if not share or not self._is_of(_trainable(parameters)):
+        if not self._is_of(_actor(model)) or not model._share_averaged:
             self.count = th.zeros_like(self.count)
-        yield
-        if not share:
-            return
-        self.latest = flatten(_trainable(parameters))
-        mean = self.mean.to(self.latest) if self.count and self.mean.shape == self.latest.shape else self.latest
-        self.mean = th.lerp(mean, self.latest, 1 / (1 + share * self.count.item()))
-        self.count = self.count + 1
+
+    def add(self, model: NaturalActorCritic) -> None:
+        """
+        Take the actor into the average, after an update.
+
+        :param model: the algorithm
+        """
+        actor, share = _actor(model), model._share_averaged
+        if share and actor:
+            self.latest = flatten(actor)
+            mean = self.mean.to(self.latest) if self.count else self.latest
+            self.mean = th.lerp(mean, self.latest, 1 / (1 + share * self.count.item()))
+            self.count = self.count + 1
 
     @contextmanager
-    def acting(self, parameters: Sequence[th.Tensor]) -> Iterator[None]:
+    def acting(self, model: NaturalActorCritic) -> Iterator[None]:
         """
-        Act by the average in the block.
+        Act by the average in the block, if there is one.
 
-        :param parameters: the actor's
+        :param model: the algorithm
         """
-        parameters = _trainable(parameters)
-        if not self._is_of(parameters):
+        actor = _actor(model) if model._share_averaged else []
+        if not self._is_of(actor):
             yield
             return
-        before = [parameter.data for parameter in parameters]
-        for parameter, mean in zip(parameters, unflatten(self.mean.to(before[0]), parameters), strict=True):
-            parameter.data = mean
+        before = [parameter.data for parameter in actor]
+        for parameter, mean in zip(actor, unflatten(self.mean, actor), strict=True):
+            parameter.data = mean.to(parameter)
         try:
             yield
         finally:
-            for parameter, data in zip(parameters, before, strict=True):
+            for parameter, data in zip(actor, before, strict=True):
                 parameter.data = data
 
-    def _is_of(self, parameters: Sequence[th.Tensor]) -> bool:
-        if not self.count or not parameters:
+    def _is_of(self, actor: list[th.nn.Parameter]) -> bool:
+        """Whether the actor is what the last update left."""
+        if not self.count or sum(parameter.numel() for parameter in actor) != len(self.latest):
             return False
-        actor = flatten(parameters)
-        return actor.shape == self.latest.shape and th.equal(actor, self.latest.to(actor))
+        return all(th.equal(now, then.to(now)) for now, then in zip(actor, unflatten(self.latest, actor), strict=True))
 
 
-def _trainable(parameters: Sequence[th.Tensor]) -> list[th.Tensor]:
-    return [parameter for parameter in parameters if parameter.requires_grad]
+def _actor(model: NaturalActorCritic) -> list[th.nn.Parameter]:
+    """Its parameters as the policy has them now, but for the deviation, of which the present one counts."""
+    named = dict(model.policy.named_parameters())
+    names = model._names[0] if hasattr(model, "_names") else ()
+    return [named[name] for name in names if name in named and name.split(".")[-1] != "log_std"]

@@ -21,7 +21,7 @@ def schedule_log_std(model: NaturalActorCritic) -> bool:
     :return: whether it is scheduled
     :raises ValueError: if it is to be and actions are not Gaussian with a log-std of their own
     """
-    policy, final = unwrapped(model.policy), model._final_log_std
+    policy, final = unwrapped(model.policy), model.final_log_std
     if final is None:
         if getattr(model, "_log_std_is_scheduled", False):
             policy.log_std.requires_grad_(True)

@@ -27,7 +27,7 @@ from sb3_smac.common.metrics import Metrics, record_rollout
 from sb3_smac.common.observation_statistics import update_observation_statistics
 from sb3_smac.common.returns import monte_carlo_returns
 from sb3_smac.common.schedules import ScheduleLike, value_at
-from sb3_smac.common.settings import FinalLogStd, Settings
+from sb3_smac.common.settings import OWN, Settings
 from sb3_smac.common.steps import ActorStep
 from sb3_smac.fast.plain_policy import plain_forward
 from sb3_smac.fast.threads import threads_of_torch
@@ -95,10 +95,9 @@ class NaturalActorCritic(Settings):
     :param normalize_returns: Whether the critic is fitted to returns of running mean 0 and deviation 1 (PopArt); values keep
         the reward's units. ``None``: if the policy is one of this package's, and ``VecNormalize`` does not scale rewards.
     :param averaging: What :meth:`predict` acts by: 0 or ``None``, the actor; up to 1, its average over about this part of the
-        updates, the newest ones (0.1: the last tenth). Training goes on from the actor itself.
-        (:class:`~sb3_smac.common.averaging.ActorAverage`)
-    :param final_log_std: ``None``: the log-std of Gaussian actions is learned. A number: it is not; it falls (or grows)
-        linearly over :meth:`learn`, from the policy's ``log_std_init`` to this (Box actions without gSDE).
+        updates, the newest ones (:class:`~sb3_smac.common.averaging.ActorAverage`). Training goes on from the actor itself.
+    :param final_log_std: ``None``: the log-std of Gaussian actions is learned. A number: it is not, but goes linearly, over a
+        :meth:`learn`, from the policy's ``log_std_init`` to this (Box actions without gSDE).
     :param stats_window_size: Number of episodes over which success rate, episode length and reward are averaged in the logs
     :param tensorboard_log: the log location for tensorboard (if None, no logging)
     :param policy_kwargs: additional arguments to be passed to the policy on creation. ``optimizer_class`` and
@@ -146,7 +145,7 @@ class NaturalActorCritic(Settings):
         normalize_observations: bool | None = None,
         normalize_returns: bool | None = None,
         averaging: float | None = None,
-        final_log_std: FinalLogStd = None,
+        final_log_std: float | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -155,8 +154,7 @@ class NaturalActorCritic(Settings):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        of_sb3 = inspect.signature(OnPolicyAlgorithm).parameters.keys() - {"_init_setup_model"}
-        of_base = {name: value for name, value in inherited(locals(), "of_sb3").items() if name in of_sb3}
+        of_base = inherited(locals(), *OWN, "_init_setup_model")
         actions = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
         arguments.check_types(of_base, self.policy_aliases)
         super().__init__(**of_base, vf_coef=0.0, supported_action_spaces=actions, _init_setup_model=False)
@@ -200,7 +198,7 @@ class NaturalActorCritic(Settings):
         with arguments.named_in_errors(self):
             super()._setup_model()
         self.policy_kwargs = policy_kwargs
-        # What the std started with, whatever settings the model has when it is saved and loaded
+        # That of the settings that the model began with
         self._log_std_init: float = getattr(self, "_log_std_init", self.policy.log_std_init)
         self._log_std_is_scheduled: bool = schedule_log_std(self)
         self.actor_parameters, self.critic_parameters = parameters.initial_split(self.policy, getattr(self, "_names", None))
@@ -274,7 +272,7 @@ class NaturalActorCritic(Settings):
         :param deterministic: whether actions are the distribution's mode rather than drawn
         :return: actions, and ``state``
         """
-        with self._average.acting(self.actor_parameters if self._share_averaged else ()):
+        with self._average.acting(self):
             return super().predict(observation, state, episode_start, deterministic)
 
     @abstractmethod
@@ -303,11 +301,12 @@ class NaturalActorCritic(Settings):
         self._find_parameters(evaluator, rollout)
         self._update_learning_rates()
         is_untrained = self._n_updates == 0 and parameters.checksum(self.policy.parameters()) == self._checksum_when_built
-        restored = parameters.restored_on_error(self.policy, self._step, *self._optimizers())
-        with threads_of_torch(), self._average.following(self.actor_parameters, self._share_averaged), restored:
+        self._average.begin(self)
+        with threads_of_torch(), parameters.restored_on_error(self.policy, self._step, *self._optimizers()):
             moved = move_actor(self, evaluator, rollout, acted)
             value_loss = fit_critic(self, evaluator, rollout, is_untrained)
             kl = update_observation_statistics(self, evaluator, rollout, acted, moved, is_untrained)
+        self._average.add(self)
         self._n_updates += 1
         self._metrics.log(self.logger, approx_kl=kl, value_loss=value_loss)
         record_rollout(self.logger, self.rollout_buffer, self.policy, self._n_updates)

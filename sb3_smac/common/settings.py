@@ -1,13 +1,16 @@
 """What an algorithm's arguments mean now: they may be changed in training, follow schedules, or be words of a subclass's."""
 
-from typing import Literal
-
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import update_learning_rate
 
 from sb3_smac.common.schedules import ScheduleLike, to_schedule, value_at
 
-FinalLogStd = float | Literal["auto"] | None
+# Arguments that Stable-Baselines3's on-policy algorithms do not have
+OWN = (
+    *("batch_size", "target_kl", "line_search", "critic_learning_rate", "critic_optimizer", "critic_damping"),
+    *("n_critic_updates", "critic_batch_size", "critic_target", "averaging", "final_log_std"),
+    *("normalize_advantage", "normalize_observations", "normalize_returns"),
+)
 
 
 class Settings(OnPolicyAlgorithm):
@@ -21,7 +24,6 @@ class Settings(OnPolicyAlgorithm):
     target_kl: ScheduleLike | None
     line_search: bool | None
     averaging: float | None
-    final_log_std: FinalLogStd
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = to_schedule(self.learning_rate, "learning_rate")
@@ -55,11 +57,6 @@ class Settings(OnPolicyAlgorithm):
     def _share_averaged(self) -> float:
         """``averaging``, or what a subclass takes ``None`` for."""
         return self.averaging or 0.0
-
-    @property
-    def _final_log_std(self) -> float | None:
-        """``final_log_std``, or what a subclass takes its word for."""
-        return self.final_log_std  # type: ignore[return-value]  # a word is refused, unless a subclass knows it
 
     @property
     def _searches_line(self) -> bool:

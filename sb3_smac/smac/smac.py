@@ -17,7 +17,6 @@ from sb3_smac.common.critic import CriticOptimizer
 from sb3_smac.common.evaluation import Evaluation, Evaluator, as_log_prob_takes
 from sb3_smac.common.natural_actor_critic import CriticTarget, NaturalActorCritic, inherited
 from sb3_smac.common.schedules import ScheduleLike
-from sb3_smac.common.settings import FinalLogStd
 from sb3_smac.fast.plain_policy import PlainPolicy
 from sb3_smac.maths import assign, flatten, random_groups, ridge_weights, sherman_morrison_solve, woodbury_weights
 from sb3_smac.smac.single_sample import single_sample_steps
@@ -28,8 +27,7 @@ TargetKL = ScheduleLike | Literal["auto"] | None
 # The rule of the whole batch's Fisher, per dimension of the action
 KL_PER_DIMENSION = 0.01
 DAMPING_PER_DIMENSION = 0.1
-LOG_STD_INIT = -1.0
-LOG_STD_FALL = 1.0
+LOG_STD_INIT = -0.5
 AVERAGING = 0.05
 
 
@@ -43,7 +41,7 @@ class SMAC(NaturalActorCritic):
     Paper: https://arxiv.org/abs/2601.18626 (eq. 4-5, §5.1)
 
     ``fisher_rank="full"`` comes with a rule for every task, in units of the action's dimensions: what ``None`` and ``"auto"``
-    stand for below, and a policy that starts with a log-std of -1 unless ``policy_kwargs`` has another ``log_std_init``
+    stand for below, and a policy that starts with a log-std of -0.5 unless ``policy_kwargs`` has another ``log_std_init``
     (Box actions without gSDE, ``"MlpPolicy"`` and the others of this package, not subclasses).
 
     :param damping: Damping λ of the Fisher, from 1e-30 to 1e30. ``None``: 0.1 for rank 1; k / N for rank k, whose means of
@@ -52,14 +50,10 @@ class SMAC(NaturalActorCritic):
     :param fisher_rank: Rank k of the empirical Fisher ``λI + (1/k) Σ s̄_j s̄_jᵀ``: ``1``, the mean score of the batch (the
         paper); k > 1, the mean scores of k random groups of the batch; ``"full"``, every score. k is at most the size of the
         actor batch (less where the last batch of a rollout is smaller).
-    :param target_kl: As in the base class, or ``"auto"``: 0.05; for ``"full"``, 0.01 per dimension of the action at the start,
-        falling linearly to 0 over :meth:`learn`. (Where ``learn`` is called again and again without ``reset_num_timesteps``,
-        set a number: each call's share of all timesteps is smaller than the last one's.)
+    :param target_kl: As in the base class, or ``"auto"``: 0.05; for ``"full"``, 0.01 per dimension of the action
     :param line_search: Whether a step that lowers the surrogate objective on its own batch is halved until it does not, as in
         TRPO; ``None``: only for ``fisher_rank`` above 1
     :param averaging: As in the base class; ``None``: 0; for ``"full"``, 0.05
-    :param final_log_std: As in the base class, or ``"auto"``: ``None``; for ``"full"``, 1 below the log-std at the start (for
-        the policies that the rule's log-std is for)
 
     The other arguments are those of :class:`~sb3_smac.common.natural_actor_critic.NaturalActorCritic`.
     """
@@ -93,7 +87,7 @@ class SMAC(NaturalActorCritic):
         normalize_observations: bool | None = None,
         normalize_returns: bool | None = None,
         averaging: float | None = None,
-        final_log_std: FinalLogStd = "auto",
+        final_log_std: float | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -114,7 +108,8 @@ class SMAC(NaturalActorCritic):
     def _setup_model(self) -> None:
         self._check_hyperparameters()
         policy_kwargs, is_loaded = self.policy_kwargs, hasattr(self, "lr_schedule")
-        if self._has_rule_of_std and not is_loaded:
+        is_ours = self.policy_class in self.policy_aliases.values()
+        if self.fisher_rank == "full" and self._acts_by_gaussian and is_ours and not is_loaded:
             self.policy_kwargs = {"log_std_init": LOG_STD_INIT, **policy_kwargs}
         super()._setup_model()
         self.policy_kwargs = policy_kwargs
@@ -122,16 +117,6 @@ class SMAC(NaturalActorCritic):
     @property
     def _acts_by_gaussian(self) -> bool:
         return isinstance(self.action_space, spaces.Box) and not self.use_sde
-
-    @property
-    def _has_rule_of_std(self) -> bool:
-        return self.fisher_rank == "full" and self._acts_by_gaussian and self.policy_class in self.policy_aliases.values()
-
-    @property
-    def _final_log_std(self) -> float | None:
-        if not isinstance(self.final_log_std, str) or self.final_log_std != "auto":
-            return super()._final_log_std
-        return getattr(self, "_log_std_init", LOG_STD_INIT) - LOG_STD_FALL if self._has_rule_of_std else None
 
     @property
     def _share_averaged(self) -> float:
