@@ -189,7 +189,8 @@ class PlainPolicy:
     ) -> list[LinearScores | DenseScores]:
         """
         The scores of all of the actor's parameters: of a Gaussian ``(a − μ) / σ²`` for the means and ``((a − μ) / σ)² − 1``
-        for log σ, of a categorical distribution ``1_a − p`` for the logits, and from there on backpropagation.
+        for log σ (none if it is not learned), of a categorical distribution ``1_a − p`` for the logits, and from there on
+        backpropagation.
 
         :param distribution: as :meth:`distribution` gives it
         :param activations: as :meth:`actor_activations` gives them
@@ -201,7 +202,7 @@ class PlainPolicy:
         if isinstance(gaussian, Normal):
             normal = (actions.to(gaussian.loc) - gaussian.loc) / gaussian.scale
             gradient = normal / gaussian.scale
-            of_log_std = [DenseScores(self.policy.log_std, normal.square() - 1)]
+            of_log_std = [] if self.has_fixed_std else [DenseScores(self.policy.log_std, normal.square() - 1)]
         else:
             gradient = -th.from_numpy(activations[-1]).softmax(dim=1)
             gradient.numpy()[np.arange(len(gradient)), actions.numpy()] += 1
@@ -308,7 +309,7 @@ class PlainPolicy:
         """
         ``v ↦ F v`` with the Fisher matrix ``F = (1/N) Σ J_iᵀ H_i J_i``: J_i the derivatives of the network's outputs for state
         i, and H_i the Fisher matrix of the action distribution in its outputs, ``diag(1/σ²)`` for a Gaussian's means and
-        ``diag(p) − p pᵀ`` for logits. A Gaussian's log-σ adds the diagonal 2 for its own parameters.
+        ``diag(p) − p pᵀ`` for logits. A Gaussian's log-σ adds the diagonal 2 for its own parameters (0 if it is not learned).
 
         It is what two backward passes through the mean KL divergence give, at half their cost or less.
 
@@ -333,7 +334,7 @@ class PlainPolicy:
             moved = network.directional_derivative(activations, tangents)
             if self.is_gaussian:
                 moved *= inverse_variance
-                np.multiply(tangents[-1], 2, out=out[-1])
+                np.multiply(tangents[-1], 0 if self.has_fixed_std else 2, out=out[-1])
             else:
                 moved = probs * (moved - (probs * moved).sum(axis=1, keepdims=True))
             moved /= size
@@ -345,9 +346,15 @@ class PlainPolicy:
     def is_all(self, parameters: Sequence[nn.Parameter]) -> bool:
         """
         :param parameters: parameters of the actor
-        :return: whether they are the network's (and log-σ), all of them, and each requires a gradient
+        :return: whether they are the network's (and log-σ), all of them, and each but log-σ requires a gradient
         """
-        return set(self.actor_parameters) == set(parameters) and all(parameter.requires_grad for parameter in parameters)
+        is_whole = set(self.actor_parameters) == set(parameters)
+        return is_whole and all(parameter.requires_grad for parameter in self.actor.parameters)
+
+    @property
+    def has_fixed_std(self) -> bool:
+        """Whether σ is not learned."""
+        return self.is_gaussian and not self.policy.log_std.requires_grad
 
     def foldable_input_layers(self) -> list[nn.Linear]:
         """What ``policy.input_layers`` finds: those of actor and critic that can make up for a change of the statistics."""

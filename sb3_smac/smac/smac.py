@@ -210,4 +210,4 @@ class SMAC(NaturalActorCritic):
         if self.max_grad_norm is not None or self.ent_coef > 0:
             return None
         plain = evaluator.plain
-        return plain if plain is not None and plain.is_all(self.actor_parameters) else None
+        return plain if plain is not None and plain.is_all(self.actor_parameters) and not plain.has_fixed_std else None

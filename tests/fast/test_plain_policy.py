@@ -546,6 +546,27 @@ def test_fisher_vector_product_is_the_dense_fishers(space: str, biases: bool, ne
         assert_close(product(direction), dense @ direction, relative=1e-12)
 
 
+def test_with_a_deviation_that_is_not_learned() -> None:
+    """Scores and the true Fisher have zeros where it is."""
+    policy, observations = make_policy("box", **NETWORKS["tanh"]), th.randn(6, 3).double()
+    is_log_std = th.cat([th.full((p.numel(),), p is policy.log_std) for p in actor(policy)])
+    dense_fisher = fisher(policy, actor(policy), observations)
+    distribution = policy.get_distribution(observations)
+    actions = distribution.sample()
+    dense = jacobian(distribution.log_prob(actions), actor(policy))
+    dense[:, is_log_std] = dense_fisher[is_log_std] = 0.0
+    policy.log_std.requires_grad_(False)
+    view = double_view(policy)
+    activations = view.actor_activations(observations)
+    factors = view.scores(view.distribution(activations[-1]), activations, actions)
+    scores = Scores(distribution.log_prob(actions).detach(), actor(policy), factors=factors)
+    assert_close(scores.mean(), dense.mean(dim=0), relative=1e-12)
+    assert_close(scores.gram(), dense @ dense.T, relative=1e-12)
+    direction = th.randn(len(is_log_std)).double()
+    assert_close(scores.product(direction), dense @ direction, relative=1e-12)
+    assert_close(view.fisher_vector_product(observations, actor(policy))(direction), dense_fisher @ direction, relative=1e-12)
+
+
 @pytest.mark.parametrize("space", ["box", "discrete"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_scores_are_the_dense_ones(space: str, network: str) -> None:
@@ -569,6 +590,8 @@ def test_which_parameters_are_all() -> None:
     assert not view.is_all(own[1:]) and not view.is_all(own[:-1])
     assert not view.is_all([*own, policy.value_net.weight])
     policy.log_std.requires_grad_(False)
+    assert view.is_all(own) and view.has_fixed_std
+    policy.action_net.bias.requires_grad_(False)
     assert not view.is_all(own)
     assert not view.is_all([parameter for parameter in own if parameter.requires_grad])
     assert not PlainPolicy.of(random_policy(DISCRETE)).is_all([])
