@@ -552,7 +552,7 @@ def test_with_a_deviation_that_is_not_learned() -> None:
     is_log_std = th.cat([th.full((p.numel(),), p is policy.log_std) for p in actor(policy)])
     dense_fisher = fisher(policy, actor(policy), observations)
     distribution = policy.get_distribution(observations)
-    actions = distribution.sample()
+    actions = distribution.sample().detach()
     dense = jacobian(distribution.log_prob(actions), actor(policy))
     dense[:, is_log_std] = dense_fisher[is_log_std] = 0.0
     policy.log_std.requires_grad_(False)
