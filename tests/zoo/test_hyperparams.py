@@ -53,7 +53,8 @@ def test_every_value_is_accepted(algo: str) -> None:
         arguments = {key: value for key, value in entry.items() if key not in ZOO_KEYS}
         if "policy_kwargs" in arguments:  # Python, as the Zoo has it
             arguments["policy_kwargs"] = eval(arguments["policy_kwargs"], {"nn": nn})
-        ALGORITHMS[algo](env="CartPole-v1", **arguments)
+        is_of_box = arguments.get("final_log_std") is not None
+        ALGORITHMS[algo](env="Pendulum-v1" if is_of_box else "CartPole-v1", **arguments)
 
 
 @every_algorithm
