@@ -37,7 +37,7 @@ class ActorAverage:
 
         :param model: the algorithm
         """
-        if not self._is_of(_actor(model)) or not model._share_averaged:
+        if not self._is_of(_actor(model)):
             self.count = th.zeros_like(self.count)
 
     def add(self, model: NaturalActorCritic) -> None:
@@ -46,11 +46,10 @@ class ActorAverage:
 
         :param model: the algorithm
         """
-        actor, share = _actor(model), model._share_averaged
-        if share and actor:
+        if actor := _actor(model):
             self.latest = flatten(actor)
             mean = self.mean.to(self.latest) if self.count else self.latest
-            self.mean = th.lerp(mean, self.latest, 1 / (1 + share * self.count.item()))
+            self.mean = th.lerp(mean, self.latest, 1 / (1 + model._share_averaged * self.count.item()))
             self.count = self.count + 1
 
     @contextmanager
@@ -60,7 +59,7 @@ class ActorAverage:
 
         :param model: the algorithm
         """
-        actor = _actor(model) if model._share_averaged else []
+        actor = _actor(model)
         if not self._is_of(actor):
             yield
             return
@@ -81,7 +80,9 @@ class ActorAverage:
 
 
 def _actor(model: NaturalActorCritic) -> list[th.nn.Parameter]:
-    """Its parameters as the policy has them now, but for the deviation, of which the present one counts."""
+    """What is averaged: its parameters as the policy has them now, but for the deviation, of which the present one counts."""
+    if not model._share_averaged:
+        return []
     named = dict(model.policy.named_parameters())
     names = model._names[0] if hasattr(model, "_names") else ()
     return [named[name] for name in names if name in named and name.split(".")[-1] != "log_std"]
