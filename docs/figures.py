@@ -39,7 +39,7 @@ REPORTED = {
     },
     "hopper": {"learning_curves": "hopper"},
     "one_line": {"learning_curves": "one_line"},
-    "million": {"evaluations": "million", "evaluations_wall_clock": "million_wall_clock"},
+    "million": {"evaluations": "million"},
     "paper": {"learning_curves": "paper", "log_probability": "paper_log_probability"},
     "batch_size": {"learning_curves": "batch_size"},
 }
