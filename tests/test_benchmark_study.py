@@ -86,6 +86,15 @@ def test_grid(example: Study) -> None:
     assert [job(example, "smac", task).budget for task in example.tasks] == [100, 50]
 
 
+def test_a_task_has_evaluations_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path, EXAMPLE.replace("horizon: 7,", "horizon: 7, evaluation: {every: 25, episodes: 2},"))
+    study = load(path)
+    assert job(study, "smac", "CartPole-v1").evaluation == {"every": 10, "episodes": 1}
+    assert job(study, "smac", "Pendulum-v1").evaluation == {"every": 25, "episodes": 2}
+    path.write_text(path.read_text().replace("evaluation: {every: 10, episodes: 1}\n", ""))
+    assert [job(load(path), "ppo", task).evaluation for task in study.tasks] == [None, {"every": 25, "episodes": 2}]
+
+
 def test_the_key_is_of_the_configuration(tmp_path: Path) -> None:
     keys = [job.key for job in load(write(tmp_path, EXAMPLE)).jobs]
     assert keys == [job.key for job in load(write(tmp_path, EXAMPLE.replace("name: example", "name: other"))).jobs]

@@ -13,7 +13,7 @@ A study: a small YAML file that names algorithms, tasks, seeds and a protocol.
       ppo:
     tasks:                      # a list of ids, or id: what differs there
       Hopper-v4:
-      CartPole-v1: {budget: 50000, hyperparameters: {damping: 0.1}}
+      CartPole-v1: {budget: 50000, hyperparameters: {damping: 0.1}}  # and horizon, evaluation
     seeds: 3                    # 0, 1, 2; or a list
     budget: 200000              # timesteps
     horizon: 1000               # optional: time limit of every episode, in steps; else the tasks' own
@@ -138,6 +138,7 @@ class Task(Section):
     budget: Count | None = None
     horizon: Count | None = None
     hyperparameters: Hyperparameters = {}
+    evaluation: Evaluation | None = None
 
 
 class Study(Section):
@@ -188,13 +189,13 @@ class Study(Section):
     @property
     def jobs(self) -> list[Job]:
         """All runs: task by task, and seed by seed within a task, so that what is done first can be compared first."""
-        evaluation = None if self.evaluation is None else self.evaluation.model_dump()
         jobs = []
         for task, there in self.tasks.items():
+            evaluation = there.evaluation or self.evaluation
             protocol: dict[str, Any] = {
                 "budget": there.budget or self.budget,
                 "horizon": there.horizon or self.horizon,
-                "evaluation": evaluation,
+                "evaluation": None if evaluation is None else evaluation.model_dump(),
             }
             chosen = {label: self._chosen(label, task) for label in self.algorithms}
             for seed in self.seeds:
