@@ -36,8 +36,8 @@ STUDY = Study(
     budget=BUDGET,
 )
 TABLES = (
-    "runs final_return last_100_episodes mean_training_return convergence interquartile_mean probability_of_improvement "
-    "performance_profiles batch_size time"
+    "runs final_return final_return_difference last_100_episodes mean_training_return convergence way interquartile_mean "
+    "probability_of_improvement performance_profiles batch_size time"
 ).split()
 FIGURES = ("learning_curves", "log_probability", "performance_profiles")
 FILES = {"report.md", *(f"{name}.csv" for name in TABLES), *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg"))}
@@ -90,7 +90,7 @@ def section(folder: Path, heading: str) -> str:
 
 def cells(text: str) -> list[list[str]]:
     """Rows of the first Markdown table, with its header and without the line below it."""
-    table = text[text.index("| task") :].split("\n\n")[0]
+    table = text[text.index("\n|") + 1 :].split("\n\n")[0]
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines())
     assert all(len(row) == len(header) for row in rows)
     return [header, *rows]
@@ -145,6 +145,31 @@ def test_convergence_speed(folder: Path) -> None:
     numbers = pd.read_csv(folder / "convergence.csv").set_index(["task", "baseline", "label"])
     assert numbers.loc[("Hopper-v4", "AC-SGD", "SMAC"), "relative"] == pytest.approx(12 / 57, rel=1e-5)
     assert np.isnan(numbers.loc[("Hopper-v4", "SMAC", "AC-SGD"), "timesteps"])
+
+
+def test_the_way_to_the_best_end(folder: Path) -> None:
+    """On Hopper from 0 to 300: AC-SGD ends at 200, single-sample SMAC at 150, which 150 less 1 % of the range lets pass."""
+    rows = cells(section(folder, "On the way to the best end"))
+    assert rows[0] == ["task", "of the way", "AC-SGD", "SMAC", "SMAC single"]
+    assert rows[1:4] == [
+        ["Hopper-v4", "50%", "52k", "**11k**", "26k"],
+        ["Hopper-v4", "75%", "never", "**12k**", "never"],  # AC-SGD's 200 is short of 225
+        ["Hopper-v4", "90%", "never", "**14k**", "never"],
+    ]
+    assert pd.read_csv(folder / "way.csv")["threshold"][:9].tolist() == [150] * 3 + [225] * 3 + [270] * 3
+
+
+def test_differences_with_welchs_interval(folder: Path) -> None:
+    """Two runs each, 10 from their mean: the difference has a standard error of 14.1 and two degrees of freedom."""
+    rows = cells(section(folder, "Differences of the final return"))
+    assert rows[0] == ["X", "Y", "Hopper-v4", "Pendulum-v1"]
+    half = 4.302652730 * 200**0.5  # of Student's t, 97.5 %
+    assert rows[1] == [
+        *("AC-SGD", "SMAC"),
+        f"**-100.0 [{-100 - half:.1f}, {-100 + half:.1f}]**",
+        f"**1000 [{1000 - half:.1f}, {1000 + half:.0f}]**",
+    ]
+    assert rows[2][2] == f"50.0 [{50 - half:.1f}, {50 + half:.1f}]"
 
 
 def test_aggregates(folder: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 pd = pytest.importorskip("pandas")
 pytest.importorskip("rliable")
 
+from scipy.stats import t as student  # noqa: E402
+
 from sb3_smac.benchmark import statistics  # noqa: E402
 from sb3_smac.benchmark.statistics import BINS, SMOOTHING  # noqa: E402
 
@@ -85,6 +87,19 @@ def test_a_curve_at_the_best_possible_return_reaches_it() -> None:
     values = statistics.curve(solved, "return", BINS)
     # The weight of the zeros falls below 1 % in the seventh bin
     assert statistics.first_passages({"solved": values}, 100, 1000) == {"solved": 17}
+
+
+def test_a_difference_has_welchs_interval() -> None:
+    """Unequal spreads and counts: standard error² = Σ s²/n, and the degrees of freedom of Welch and Satterthwaite."""
+    x, y = np.array([3.0, 5.0, 10.0, 6.0]), np.array([1.0, 2.0])
+    parts = np.array([values.var(ddof=1) / len(values) for values in (x, y)])
+    freedom = parts.sum() ** 2 / (parts**2 / [3, 1]).sum()
+    half = student.ppf(0.975, freedom) * parts.sum() ** 0.5
+    assert statistics.difference(x, y) == pytest.approx((4.5, 4.5 - half, 4.5 + half))
+    assert statistics.difference(y, x) == pytest.approx((-4.5, -4.5 - half, -4.5 + half))
+    assert statistics.difference(np.full(3, 7.0), np.full(2, 4.0)) == (3, 3, 3)
+    shift, low, high = statistics.difference(x, y[:1])
+    assert shift == 5 and np.isnan([low, high]).all()
 
 
 def test_scaled_scores() -> None:

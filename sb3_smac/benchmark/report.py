@@ -5,6 +5,7 @@ The same runs give the same files, byte for byte.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from sb3_smac.benchmark import figures, statistics
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Study
-from sb3_smac.benchmark.tables import WHOLE_ROLLOUT, Curves, Results, number, ratio, timesteps
+from sb3_smac.benchmark.tables import MISSING, WHOLE_ROLLOUT, Curves, Results, number, ratio, timesteps
 
 PAPER_FINALS = {
     "Acrobot": -94.1,
@@ -35,6 +36,9 @@ INTERVALS = (
     f"In brackets: {statistics.BOOTSTRAP['confidence_interval_size']:.0%} intervals by rliable's bootstrap, stratified by "
     f"task ({statistics.BOOTSTRAP['reps']} resamples of the runs; the scale stays)."
 )
+WAY = (0.5, 0.75, 0.9)
+"""Parts of the way to the best final return, whose timesteps are reported."""
+
 OTHER_RETURNS = {
     "last_100_episodes": ("Last 100 episodes", "Mean return of the last 100 training episodes"),
     "mean_training_return": (
@@ -49,7 +53,7 @@ OTHER_RETURNS = {
 }
 """Columns of the table of runs, each with the heading of its section and its definition."""
 
-NAMES = ("task", "algorithm", "final return of", "X", "Y")
+NAMES = ("task", "algorithm", "final return of", "of the way", "X", "Y")
 """Columns of text, to the left."""
 
 
@@ -164,6 +168,7 @@ def _returns(report: _Report, results: Results) -> None:
         final_text,
         *source,
     )
+    _differences(report, results, "final_return", "final return")
     for column, (heading, definition) in OTHER_RETURNS.items():
         if results.table[column].notna().any():
             table = results.summary(column)
@@ -171,6 +176,36 @@ def _returns(report: _Report, results: Results) -> None:
             if column == "evaluation" and study.published:
                 shown.insert(1, "best published", [number(study.published.get(task)) for task in shown["task"]])
             report.section(heading, f"{definition} ({report.table(column, table)}).", shown)
+
+
+def _differences(report: _Report, results: Results, column: str, name: str) -> None:
+    """What is between two algorithms on one task."""
+    cells = results.table.dropna(subset=column).groupby(["task", "label"])[column].agg(list)
+    rows = [
+        (task, x, y, *statistics.difference(*(np.array(cells[task, label]) for label in (x, y))))
+        for x, y in combinations(results.labels, 2)
+        for task in results.tasks
+        if (task, x) in cells.index and (task, y) in cells.index
+    ]
+    if not rows:
+        return
+    table = pd.DataFrame(rows, columns=["task", "x", "y", "difference", "low", "high"])
+
+    def text(row: pd.Series) -> str:
+        if np.isnan(row["low"]):
+            return number(row["difference"])
+        interval = f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]"
+        return _bold(interval, row["low"] > 0 or row["high"] < 0)
+
+    texts = table.assign(text=table.apply(text, axis=1)).set_index(["x", "y", "task"])["text"].unstack("task")
+    pairs = [pair for pair in combinations(results.labels, 2) if pair in texts.index]
+    texts = texts.reindex(index=pairs, columns=[task for task in results.tasks if task in texts.columns]).fillna(MISSING)
+    report.section(
+        f"Differences of the {name}",
+        f"Mean {name} of X less that of Y, with the 95 % interval of Welch's t-test; in bold where it leaves out 0. No "
+        f"correction is made for the number of pairs ({report.table(f'{column}_difference', table)}).",
+        texts.rename_axis(index=["X", "Y"], columns=None).reset_index(),
+    )
 
 
 def _evaluations(report: _Report, results: Results) -> None:
@@ -183,6 +218,7 @@ def _evaluations(report: _Report, results: Results) -> None:
         report.curves("evaluations", results.evaluation_curves("timestep"), "return"),
         report.curves("evaluations_wall_clock", results.evaluation_curves("wall_time", 60), "return", "minutes"),
     )
+    _differences(report, results, "evaluation", "last evaluation")
     _published(report, results)
     reference = results.reference
     returns = [results.returns(column) for column in ("evaluation", "mean_evaluation")]
@@ -265,6 +301,37 @@ def _learning(report: _Report, results: Results) -> None:
         f"{statistics.TOLERANCE:.0%} of the range of the task's curves), and the multiple of what that one needs itself; "
         f"the fewest in bold ({report.table('convergence', table)}). One bin is the resolution, and the smoothing delays a "
         "jump by up to seven.",
+        pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
+    )
+    _way(report, results)
+
+
+def _way(report: _Report, results: Results) -> None:
+    """How soon each algorithm is near the best end, a return that need be no algorithm's own."""
+    rows, best = [], results.summary("final_return").groupby("task")["mean"].max()
+    for task, curves in results.curves("episodes", "return").items():
+        means = {label: values.mean(axis=0) for label, (_, values) in curves.items()}
+        lowest = float(np.nanmin([*means.values()]))
+        for part in WAY:
+            threshold = lowest + part * (best[task] - lowest)
+            needed = statistics.first_passages(means, results.budgets[task], threshold)
+            rows += [(task, label, part, threshold, count) for label, count in needed.items()]
+    table = pd.DataFrame(rows, columns=["task", "label", "part", "threshold", "timesteps"])
+    fewest = table.groupby(["task", "part"])["timesteps"].transform("min")
+
+    def text(row: pd.Series) -> str:
+        needed = row["timesteps"]
+        return "never" if pd.isna(needed) else _bold(timesteps(needed), needed == fewest[row.name])
+
+    texts = []
+    for part in WAY:
+        across = results.across(table[table["part"] == part], text)
+        across.insert(1, "of the way", f"{part:.0%}")
+        texts.append(across)
+    report.section(
+        "On the way to the best end",
+        "Timesteps until the mean learning curve has made a part of the way from the lowest point of the task's curves to the "
+        f"best final return of any algorithm; the fewest in bold ({report.table('way', table)}).",
         pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
     )
 

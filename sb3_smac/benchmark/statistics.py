@@ -92,6 +92,25 @@ def first_passages(curves: Mapping[str, np.ndarray], budget: int, threshold: flo
     return dict(zip(curves, first.tolist(), strict=True))
 
 
+def difference(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """
+    How far the mean of X is above that of Y, with the interval of Welch's t-test, which lets their spreads differ.
+
+    :param x: one value per run
+    :param y: ditto, of as many runs or others
+    :return: the difference, and the ends of its interval of ``BOOTSTRAP``'s size; NaN with a single run
+    """
+    from scipy.stats import ttest_ind
+
+    shift = float(x.mean() - y.mean())
+    if min(len(x), len(y)) < 2:
+        return shift, float("nan"), float("nan")
+    if not np.ptp(x) and not np.ptp(y):
+        return shift, shift, shift
+    interval = ttest_ind(x, y, equal_var=False).confidence_interval(BOOTSTRAP["confidence_interval_size"])
+    return shift, float(interval.low), float(interval.high)
+
+
 def scaled(returns: Scores, low: np.ndarray, high: np.ndarray) -> dict[str, np.ndarray]:
     """
     Scale the returns of each task.
