@@ -4,6 +4,7 @@
 # ruff: noqa: RUF001
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -197,6 +198,53 @@ def test_the_batch_size_study(folder: Path) -> None:
         ["Hopper-v4", "SMAC", "whole rollout", "300.0 ± 10.0", "2.00×", "20.0", "0.20×"],
         ["Pendulum-v1", "SMAC single", "1", "-3500 ± 10.0", "–", "100.0", "1.00×"],
     ]
+
+
+STEP_SIZES = Study(
+    name="steps",
+    algorithms={
+        f"{algorithm} {size:g}": {"algorithm": algorithm, "hyperparameters": {"learning_rate": size, "target_kl": None}}
+        for algorithm, sizes in (("smac", (0.1, 1.0, 0.3)), ("acsgd", (2.0, 5.0)))
+        for size in sizes
+    },
+    tasks=["Hopper-v4"],
+    seeds=[0, 1],
+    budget=BUDGET,
+)
+
+
+def stepped(label: str, seed: int, start: float, end: float, until: int = 80_000, **hyperparameters: Any) -> Run:
+    run = make_run("SMAC", "Hopper-v4", seed, start, end, until, 0.1)
+    algorithm, size = label.split()
+    hyperparameters = {"learning_rate": float(size), "target_kl": None, **hyperparameters}
+    info = {**run.info, "label": label, "algorithm": algorithm, "hyperparameters": hyperparameters}
+    return replace(run, key=f"{label}/{seed}", info=info)
+
+
+def test_step_sizes(tmp_path: Path) -> None:
+    """Of SMAC's, 1 ends highest and loses most; 0.3 is the best of what is kept, and 0.1 within its standard error, 20."""
+    runs = [stepped("smac 0.1", seed, 0, 185 + 10 * seed) for seed in (0, 1)]
+    runs += [stepped("smac 1", seed, 500, 300) for seed in (0, 1)]
+    runs += [stepped("smac 0.3", seed, 0, 180 + 40 * seed) for seed in (0, 1)]
+    runs += [stepped("acsgd 2", 0, 0, 100), stepped("acsgd 5", 0, 0, 101)]
+    write_report(STEP_SIZES, runs, tmp_path)
+    text = section(tmp_path, "Step sizes")
+    assert cells(text) == [
+        ["task", "algorithm", "step size", "final return", "lost", "kept"],
+        ["Hopper-v4", "acsgd", "2", "100.0 (1/2)", "0.0", "100.0"],
+        ["Hopper-v4", "acsgd", "5", "101.0 (1/2)", "0.0", "**101.0**"],
+        ["Hopper-v4", "smac", "0.1", "190.0 ± 5.0", "0.0", "**190.0**"],
+        ["Hopper-v4", "smac", "0.3", "200.0 ± 20.0", "0.0", "200.0"],
+        ["Hopper-v4", "smac", "1", "300.0 ± 0.0", "200.0", "100.0"],
+    ]
+    assert "step_sizes.svg" in text and imread(tmp_path / "step_sizes.png").std() > 0.02
+
+
+def test_one_step_size_or_a_kl_target_has_no_such_section(tmp_path: Path) -> None:
+    runs = [stepped("smac 0.1", 0, 0, 1), stepped("smac 1", 0, 0, 1, target_kl=0.05), stepped("acsgd 2", 0, 0, 1)]
+    runs.append(stepped("smac 0.3", 0, 0, 1, learning_rate="lin_0.3"))
+    write_report(STEP_SIZES, runs, tmp_path)
+    assert "## Step sizes" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_times(folder: Path) -> None:

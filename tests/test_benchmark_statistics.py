@@ -24,6 +24,14 @@ def test_the_final_return_is_of_the_last_tenth() -> None:
     assert np.isnan(statistics.final_return(episodes([], []), budget=100))
 
 
+def test_what_is_lost_is_the_best_tenth_less_the_last() -> None:
+    table = episodes([50, 100, 101, 900, 950], [10.0, 20.0, 40.0, 3.0, 7.0])
+    assert statistics.lost_return(table, 1000) == 40 - 7
+    assert statistics.lost_return(table.head(2), 1000) == 0
+    assert statistics.lost_return(table.head(4), 1000) == 40 - 3  # no episode ended later
+    assert np.isnan(statistics.lost_return(table.head(0), 1000))
+
+
 def test_every_timestep_counts_in_the_area() -> None:
     # 10 steps at 1, 30 at 5: (10 + 150) / 40
     assert statistics.mean_training_return(episodes([10, 40], [1.0, 5.0])) == 4

@@ -60,7 +60,9 @@ def styles(algorithms: Mapping[str, str]) -> dict[str, Style]:
     return {label: own.pop(algorithm) if algorithm in own else next(more) for label, algorithm in algorithms.items()}
 
 
-def curves_figure(curves: Curves, styles: Mapping[str, Style], ylabel: str, xlabel: str = "timesteps") -> Figure:
+def curves_figure(
+    curves: Curves, styles: Mapping[str, Style], ylabel: str, xlabel: str = "timesteps", log: bool = False
+) -> Figure:
     """
     One panel per task: for each label the mean over seeds in a band of ± one standard deviation.
 
@@ -68,6 +70,7 @@ def curves_figure(curves: Curves, styles: Mapping[str, Style], ylabel: str, xlab
     :param styles: of :func:`styles`
     :param ylabel: what the curves are
     :param xlabel: over what; timesteps are written in thousands and millions
+    :param log: whether x is logarithmic, with a mark at every point
     :return: the figure
     """
     with matplotlib.rc_context(SETTINGS):
@@ -80,8 +83,11 @@ def curves_figure(curves: Curves, styles: Mapping[str, Style], ylabel: str, xlab
                 # Other libraries' algorithms may not log it
                 if np.isfinite(values).any():
                     mean, std = values.mean(axis=0), values.std(axis=0)
-                    _band(axes, x, mean, mean - std, mean + std, label, styles[label])
+                    _band(axes, x, mean, mean - std, mean + std, label, {**styles[label], **({"marker": "."} if log else {})})
             axes.set_title(task)
+            if log:
+                axes.set_xscale("log")
+                continue
             axes.set_xlim(0, max(x[-1] for x, _ in labels.values()))
             axes.xaxis.set_major_locator(MaxNLocator(4))
             if xlabel == "timesteps":

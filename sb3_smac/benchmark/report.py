@@ -74,7 +74,18 @@ def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     if not results.cells:
         raise ValueError(f"Study {study.name!r} has no finished run to report")
     report = _Report(results)
-    for section in (_introduction, _returns, _evaluations, _learning, _aggregates, _batch_sizes, _times, _log_probabilities):
+    sections = (
+        _introduction,
+        _returns,
+        _evaluations,
+        _learning,
+        _aggregates,
+        _batch_sizes,
+        _step_sizes,
+        _times,
+        _log_probabilities,
+    )
+    for section in sections:
         section(report, results)
     return report.write(Path(folder))
 
@@ -398,6 +409,56 @@ def _batch_sizes(report: _Report, results: Results) -> None:
         "Final return and time of the updates, actor and critic, of an algorithm with several actor batch sizes; ratios "
         f"to the smallest ({report.table('batch_size', table)}).",
         pd.DataFrame(columns),
+    )
+
+
+def _step_sizes(report: _Report, results: Results) -> None:
+    """Algorithms that a task was trained on with several fixed step sizes, and which of them to take."""
+    keys = ["task", "algorithm", "step_size"]
+    runs = results.table.dropna(subset=keys)
+    runs = runs.assign(kept=runs["final_return"] - runs["lost_return"])
+    runs = runs[runs.groupby(["task", "algorithm"])["step_size"].transform("nunique") > 1]
+    if runs.empty:
+        return
+    table = runs.groupby(keys, sort=False).agg(
+        label=("label", "first"),
+        mean=("final_return", "mean"),
+        std=("final_return", lambda values: values.std(ddof=0)),
+        seeds=("seed", "count"),
+        lost=("lost_return", "mean"),
+        kept=("kept", "mean"),
+        error=("kept", "sem"),
+    )
+    table = table.reset_index().sort_values(
+        keys, key=lambda cells: cells.map(results.tasks.index) if cells.name == "task" else cells
+    )
+    table["chosen"] = False
+    for _, sizes in table.groupby(["task", "algorithm"], sort=False):
+        best = sizes.loc[sizes["kept"].idxmax()]
+        enough = sizes["kept"] >= best["kept"] - (0 if np.isnan(best["error"]) else best["error"])
+        table.loc[enough.idxmax(), "chosen"] = True
+    curves: Curves = {}
+    for (task, algorithm), cell in runs.groupby(["task", "algorithm"], sort=False):
+        values = cell.pivot_table(index="seed", columns="step_size", values="final_return").dropna()
+        if len(values):
+            curves.setdefault(task, {})[algorithm] = values.columns.to_numpy(), values.to_numpy()
+    styles = figures.styles({algorithm: algorithm for algorithm in runs["algorithm"].unique()})
+    figure = figures.curves_figure(curves, styles, "final return", "step size \N{GREEK SMALL LETTER ALPHA}", log=True)
+    columns = {
+        "task": table["task"],
+        "algorithm": table["algorithm"],
+        "step size": table["step_size"].map("{:g}".format),
+        "final return": table.apply(results.mean_std, axis=1),
+        "lost": table["lost"].map(number),
+        "kept": table.apply(lambda row: _bold(number(row["kept"]), row["chosen"]), axis=1),
+    }
+    report.section(
+        "Step sizes",
+        "Final return; what was lost, the mean of the best tenth of the budget less that of the last; and what is kept, the "
+        "final return less what was lost. In bold the step to take: the smallest that is within a standard error (of the best) "
+        f"of the best ({report.table('step_sizes', table)}).",
+        pd.DataFrame(columns),
+        report.figure("step_sizes", figure),
     )
 
 

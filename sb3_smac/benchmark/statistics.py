@@ -43,6 +43,19 @@ def final_return(episodes: pd.DataFrame, budget: int) -> float:
     return float(episodes["return"][last].mean() if last.any() else episodes["return"].tail(1).mean())
 
 
+def lost_return(episodes: pd.DataFrame, budget: int) -> float:
+    """
+    What a run has lost again by its end: the mean return of its best tenth of the budget less that of the last one.
+
+    :param episodes: columns ``timestep`` and ``return``, ascending
+    :param budget: timesteps of the run
+    :return: at least 0; tenths in which no episode ended do not count; NaN if none ended at all
+    """
+    tenths = ((episodes["timestep"] - 1) * 10 // budget).clip(upper=9)
+    means = episodes["return"].groupby(tenths).mean()
+    return float(means.max() - means.iloc[-1]) if len(means) else float("nan")
+
+
 def mean_training_return(episodes: pd.DataFrame) -> float:
     """
     The area under the learning curve, divided by its length: every timestep counts with its episode's return, Σ rᵢ lᵢ / Σ lᵢ.

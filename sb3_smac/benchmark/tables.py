@@ -128,8 +128,10 @@ def _row(run: Run) -> dict[str, object]:
         "algorithm": run.algorithm,
         "seed": run.seed,
         "batch_size": (run.hyperparameters.get("batch_size") or WHOLE_ROLLOUT) if run.algorithm in ALGORITHMS else None,
+        "step_size": _step_size(run),
         "budget": budget,
         "final_return": statistics.final_return(run.episodes, budget),
+        "lost_return": statistics.lost_return(run.episodes, budget),
         "last_100_episodes": run.episodes["return"].tail(100).mean(),
         "mean_training_return": statistics.mean_training_return(run.episodes),
         "evaluation": run.evaluations["mean"].iloc[-1] if len(run.evaluations) else float("nan"),
@@ -137,6 +139,14 @@ def _row(run: Run) -> dict[str, object]:
         "wall_clock": duration["total"] - duration["evaluation"],
         "update_time": run.updates["update_time"].sum(),
     }
+
+
+def _step_size(run: Run) -> float | None:
+    """α, where it is a fixed number and no KL target takes its place."""
+    chosen = {**run.info.get("defaults", {}), **run.hyperparameters}
+    alpha = chosen.get("learning_rate")
+    is_fixed = run.algorithm in ALGORITHMS and chosen.get("target_kl") is None
+    return float(alpha) if is_fixed and isinstance(alpha, int | float) else None
 
 
 def timesteps(count: float) -> str:
