@@ -455,8 +455,8 @@ def _step_sizes(report: _Report, results: Results) -> None:
     report.section(
         "Step sizes",
         "Final return; what was lost, the mean of the best tenth of the budget less that of the last; and what is kept, the "
-        "final return less what was lost. In bold the step to take: the smallest that is within a standard error (of the best) "
-        f"of the best ({report.table('step_sizes', table)}).",
+        "final return less what was lost. In bold the step to take: the smallest within a standard error (of the best) of "
+        f"the best ({report.table('step_sizes', table)}).",
         pd.DataFrame(columns),
         report.figure("step_sizes", figure),
     )
