@@ -32,8 +32,9 @@ PAPER_SOURCE = (
     "The paper's values are those that public summaries of it (arXiv 2601.18626) report, a secondary source; "
     "Humanoid's and the baselines' are not known."
 )
+LEVEL = f"{statistics.BOOTSTRAP['confidence_interval_size']:.0%}"
 INTERVALS = (
-    f"In brackets: {statistics.BOOTSTRAP['confidence_interval_size']:.0%} intervals by rliable's bootstrap, stratified by "
+    f"In brackets: {LEVEL} intervals by rliable's bootstrap, stratified by "
     f"task ({statistics.BOOTSTRAP['reps']} resamples of the runs; the scale stays)."
 )
 WAY = (0.5, 0.75, 0.9)
@@ -147,6 +148,11 @@ def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": _with_interval(pairs, "probability")})
 
 
+def _task_by_task(texts: list[pd.DataFrame], results: Results) -> pd.DataFrame:
+    """The rows of all tables, those of a task together."""
+    return pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable")
+
+
 def _introduction(report: _Report, results: Results) -> None:
     study = results.study
     complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
@@ -213,7 +219,7 @@ def _differences(report: _Report, results: Results, column: str, name: str) -> N
     texts = texts.reindex(index=pairs, columns=[task for task in results.tasks if task in texts.columns]).fillna(MISSING)
     report.section(
         f"Differences of the {name}",
-        f"Mean {name} of X less that of Y, with the 95 % interval of Welch's t-test; in bold where it leaves out 0. No "
+        f"Mean {name} of X less that of Y, with the {LEVEL} interval of Welch's t-test; in bold where it leaves out 0. No "
         f"correction is made for the number of pairs ({report.table(f'{column}_difference', table)}).",
         texts.rename_axis(index=["X", "Y"], columns=None).reset_index(),
     )
@@ -278,15 +284,16 @@ def _published(report: _Report, results: Results) -> None:
 
 
 def _learning(report: _Report, results: Results) -> None:
+    curves = results.curves("episodes", "return")
     report.section(
         "Learning curves",
         f"Mean return in each of {statistics.BINS} bins of timesteps, exponentially weighted over the bins (newest bin: "
         f"{statistics.SMOOTHING}); the mean over seeds in a band of ± one standard deviation.",
-        report.curves("learning_curves", results.curves("episodes", "return"), "return"),
+        report.curves("learning_curves", curves, "return"),
     )
     rows, finals = [], results.summary("final_return").set_index(["task", "label"])["mean"]
-    for task, curves in results.curves("episodes", "return").items():
-        means = {label: values.mean(axis=0) for label, (_, values) in curves.items()}
+    every = {task: {label: values.mean(axis=0) for label, (_, values) in lines.items()} for task, lines in curves.items()}
+    for task, means in every.items():
         for baseline, threshold in finals[task].items():
             needed = statistics.first_passages(means, results.budgets[task], threshold)
             rows += [(task, label, baseline, threshold, count, count / needed[baseline]) for label, count in needed.items()]
@@ -312,16 +319,15 @@ def _learning(report: _Report, results: Results) -> None:
         f"{statistics.TOLERANCE:.0%} of the range of the task's curves), and the multiple of what that one needs itself; "
         f"the fewest in bold ({report.table('convergence', table)}). One bin is the resolution, and the smoothing delays a "
         "jump by up to seven.",
-        pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
+        _task_by_task(texts, results),
     )
-    _way(report, results)
+    _way(report, results, every)
 
 
-def _way(report: _Report, results: Results) -> None:
+def _way(report: _Report, results: Results, every: dict[str, dict[str, np.ndarray]]) -> None:
     """How soon each algorithm is near the best end, a return that need be no algorithm's own."""
     rows, best = [], results.summary("final_return").groupby("task")["mean"].max()
-    for task, curves in results.curves("episodes", "return").items():
-        means = {label: values.mean(axis=0) for label, (_, values) in curves.items()}
+    for task, means in every.items():
         lowest = float(np.nanmin([*means.values()]))
         for part in WAY:
             threshold = lowest + part * (best[task] - lowest)
@@ -343,7 +349,7 @@ def _way(report: _Report, results: Results) -> None:
         "On the way to the best end",
         "Timesteps until the mean learning curve has made a part of the way from the lowest point of the task's curves to the "
         f"best final return of any algorithm; the fewest in bold ({report.table('way', table)}).",
-        pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable"),
+        _task_by_task(texts, results),
     )
 
 
