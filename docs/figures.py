@@ -41,6 +41,7 @@ REPORTED = {
     "one_line": {"learning_curves": "one_line"},
     "million": {"evaluations": "million"},
     "paper": {"learning_curves": "paper", "log_probability": "paper_log_probability"},
+    "paper_kl": {"learning_curves": "paper_kl"},
     "batch_size": {"learning_curves": "batch_size"},
 }
 """For each study the figures of its report, and the names of the images that they become."""
