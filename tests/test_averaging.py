@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_smac import NaturalActorCritic
+from sb3_smac.common.averaging import acting_policy
 from sb3_smac.common.checks import NonFiniteError
 from sb3_smac.maths import flatten
 from tests.algorithms import every_algorithm, is_same, make, reloaded, snapshot
@@ -124,6 +125,19 @@ def test_drawn_actions_have_the_averages_mean_and_deviation() -> None:
     batch = observations(model)
     drawn, mode = (model.predict(batch, deterministic=each)[0] for each in (False, True))
     assert not np.array_equal(drawn, mode) and np.abs(drawn - mode).max() < 0.05
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_policy_that_acts(share: float) -> None:
+    """It can be taken out of the model, whose own policy is the actor before and after."""
+    model = make("smac", averaging=share).learn(96)
+    batch, actor = observations(model), flatten(model.actor_parameters).clone()
+    with acting_policy(model) as policy:
+        exported = copy.deepcopy(policy)
+    actions = model.predict(batch, deterministic=True)[0]
+    assert np.array_equal(exported.predict(batch, deterministic=True)[0], actions)
+    assert np.array_equal(model.policy.predict(batch, deterministic=True)[0], actions) == (share == 0)
+    assert th.equal(flatten(model.actor_parameters), actor)
 
 
 def test_acting_gives_the_actor_back() -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_smac.maths import flatten, unflatten
 
@@ -77,6 +78,18 @@ class ActorAverage:
         if not self.count or sum(parameter.numel() for parameter in actor) != len(self.latest):
             return False
         return all(th.equal(now, then.to(now)) for now, then in zip(actor, unflatten(self.latest, actor), strict=True))
+
+
+@contextmanager
+def acting_policy(model: NaturalActorCritic) -> Iterator[ActorCriticPolicy]:
+    """
+    The policy that :meth:`~sb3_smac.NaturalActorCritic.predict` acts by, for what needs the network itself, such as an export.
+
+    :param model: the algorithm
+    :return: ``model.policy``; within the block its actor is the average, if the model acts by one
+    """
+    with model._average.acting(model):
+        yield model.policy
 
 
 def _actor(model: NaturalActorCritic) -> list[th.nn.Parameter]:
