@@ -131,6 +131,16 @@ def test_the_store_is_read_once_per_command(study: Path, monkeypatch: pytest.Mon
         assert len(scans) <= 2
 
 
+def test_a_part_of_a_study(study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the options choose of it is run, and nothing else."""
+    chosen = []
+    monkeypatch.setattr(commands.executor, "execute", lambda jobs, workers: chosen.extend(jobs) or (_ for _ in ()))
+    main(command("run", study, "--algorithm", "smac", "--seed", 1))
+    assert [(job.label, job.seed) for job in chosen] == [("smac", 1)]
+    assert main(command("status", study, "--seed", 0)) == 0
+    assert "tiny: 0 of 2 runs are finished" in capsys.readouterr().out
+
+
 def test_bad_values_stop_everything_before_it_starts(study: Path) -> None:
     study.write_text(STUDY.replace("{n_steps: 100}", "{n_steps: 0}"))
     message = main(command("run", study))
@@ -144,6 +154,7 @@ def test_bad_values_stop_everything_before_it_starts(study: Path) -> None:
     [
         (("status", "nothing.yml"), "'nothing.yml' is no study file"),
         (("run", "tiny.yml", "--task", "CartPole-v0"), "'CartPole-v0' is no task in tiny; did you mean 'CartPole-v1'"),
+        (("run", "tiny.yml", "--seed", "7"), "'7' is no seed in tiny"),
         (("report", "tiny.yml"), "tiny has no finished run"),
         (("merge", "tiny.yml", "nowhere"), "nowhere is not a folder"),
     ],

@@ -385,9 +385,10 @@ def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
 
 
 def test_published_returns(tmp_path: Path) -> None:
-    """Beside ours, and each algorithm over those of the tasks in which it has runs."""
+    """Beside ours, and each algorithm over those of the tasks in which it has most runs."""
     study = peers(published={"Swimmer-v4": 10, "Hopper-v4": 500})
     runs = [evaluated("new", "Swimmer-v4", seed, (0, 20), 1) for seed in (0, 1)]
+    runs += [evaluated("new", "Hopper-v4", 0, (0, 9), 1)]
     runs += [
         evaluated("PPO", task, 0, (0, last), 1) for task, last in (("Swimmer-v4", 5), ("Hopper-v4", 500), ("Pendulum-v1", 9))
     ]

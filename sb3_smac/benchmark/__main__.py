@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("run", "status"):
             command.add_argument("--task", action="append", metavar="ID", help="this task only (may be repeated)")
             command.add_argument("--algorithm", action="append", metavar="LABEL", help="this entry only (may be repeated)")
+            command.add_argument("--seed", action="append", help="this seed only (may be repeated)")
         if name == "run":
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
             command.add_argument("--workers", type=_positive, default=cores, help="processes (default: %(default)s)")

@@ -131,7 +131,8 @@ def _study(options: argparse.Namespace) -> tuple[Study, Store]:
     study = load(find(options.study))
     tasks = _chosen(f"task in {study.name}", getattr(options, "task", None), study.tasks)
     algorithms = _chosen(f"algorithm in {study.name}", getattr(options, "algorithm", None), study.algorithms)
-    chosen = study.model_copy(update={"tasks": tasks, "algorithms": algorithms})
+    seeds = _chosen(f"seed in {study.name}", getattr(options, "seed", None), {str(seed): seed for seed in study.seeds})
+    chosen = study.model_copy(update={"tasks": tasks, "algorithms": algorithms, "seeds": [*seeds.values()]})
     return chosen, Store(options.results or RESULTS / study.name)
 
 

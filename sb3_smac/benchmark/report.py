@@ -269,8 +269,8 @@ def _published(report: _Report, results: Results) -> None:
     for label in results.labels:
         values = table[table["label"] == label].groupby("task")["evaluation"].agg(list)
         if len(values):
-            count = values.map(len).min()
-            scores[label] = np.array([task[:count] for task in values]).T / [published[task] for task in values.index]
+            values = values[values.map(len) == values.map(len).max()]
+            scores[label] = np.array([*values]).T / [published[task] for task in values.index]
     if not scores:
         return
     means = statistics.interquartile_means(scores)
@@ -278,7 +278,7 @@ def _published(report: _Report, results: Results) -> None:
     report.section(
         "Against what is published",
         "Interquartile mean over tasks and runs of the last evaluation over the best that others have published on the task, "
-        f"each algorithm over the tasks in which it has runs ({report.table('published_iqm', means)}). {INTERVALS}",
+        f"each algorithm over the tasks in which it has most runs ({report.table('published_iqm', means)}). {INTERVALS}",
         pd.DataFrame({"algorithm": means["label"], **counts, "of the best": _with_interval(means, "iqm")}),
     )
 
