@@ -156,6 +156,30 @@ def test_tables_of_the_ladder() -> None:
         assert cells[0] in readme.read_text(encoding="utf-8")
 
 
+def test_tables_of_a_million_steps() -> None:
+    """The README's and the page's numbers are those of the stored runs, and say how many of them there are."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    folder = ROOT / "benchmarks" / "results" / "million"
+    lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    runs = pandas.DataFrame(map(json.loads, lines)).set_index("key")
+    evaluations = pandas.read_parquet(folder / "evaluations.parquet", columns=["key", "mean"])
+    runs["last"] = evaluations.groupby("key", observed=True)["mean"].last()
+
+    def cell(values: pandas.Series) -> str:
+        text = f"{values.mean():.0f} ± {values.std(ddof=0):.0f}".replace("-", "\N{MINUS SIGN}")
+        return text if len(values) == 5 else f"{text} ({len(values)})"
+
+    stored = {key: cell(values) for key, values in runs.groupby(["label", "task"])["last"]}
+    readme, page = ROOT / "README.md", DOCS / "pages" / "benchmarks.md"
+    assert f"\n{len(runs)} of 150 runs are made so far" in page.read_text(encoding="utf-8") or len(runs) == 150
+    columns = ("smac", "smac rule", "trpo", "ppo")
+    for task, cells in table(page, "| | best published, with seeds |").items():
+        assert cells[1:] == [stored.get((label, task), "") for label in columns], task
+    tasks = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4", "Swimmer-v4")
+    assert table(readme, f"| | {' | '.join(tasks)} |")["SMAC"] == [stored["smac", task] for task in tasks]
+
+
 def examples() -> Iterator[object]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
