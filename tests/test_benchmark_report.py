@@ -367,11 +367,11 @@ def test_evaluations_and_algorithms_of_another_library(tmp_path: Path) -> None:
     assert means["PPO"] == pytest.approx(1) and means["new"] == pytest.approx(23 / 11, rel=1e-5)
     means = pd.read_csv(tmp_path / "mean_evaluation_iqm.csv").set_index("label")["iqm"]
     assert means["new"] == pytest.approx(17 / 8, rel=1e-5)
-    assert "mean over tasks" in section(tmp_path, "Improvement in evaluations")
+    assert "tasks in which both have runs" in section(tmp_path, "Improvement in evaluations")
     # The probability takes all three: on Pendulum it is 0
     pairs = pd.read_csv(tmp_path / "evaluation_improvement.csv")
     assert pairs[["x", "y"]].to_numpy().tolist() == [["new", "PPO"]]
-    assert pairs["probability"][0] == pytest.approx(2 / 3, rel=1e-5)
+    assert pairs["probability"][0] == pytest.approx(2 / 3, rel=1e-5) and pairs["tasks"][0] == 3
     results = tables.Results(study, runs)
     x, y = results.evaluation_curves("wall_time")["Swimmer-v4"]["new"]
     assert (x.tolist(), y.tolist()) == ([1800, 3600], [[11, 22], [11, 24]])
@@ -403,6 +403,9 @@ def test_published_returns(tmp_path: Path) -> None:
     means = pd.read_csv(tmp_path / "published_iqm.csv").set_index("label")
     assert means[["iqm", "runs", "tasks"]].to_numpy().tolist() == [[2, 2, 1], [0.75, 1, 2]]
     assert "| 2.00 [2.00, 2.00] |" in section(tmp_path, "Against what is published")
+    # Each pair on the tasks that both have: 20 against 5, and 9 against 500
+    pairs = pd.read_csv(tmp_path / "evaluation_improvement.csv")
+    assert pairs[["x", "y", "probability", "tasks"]].to_numpy().tolist() == [["new", "PPO", 0.5, 2]]
 
 
 def test_a_study_whose_evaluations_have_begun(tmp_path: Path) -> None:

@@ -5,17 +5,17 @@ The same runs give the same files, byte for byte.
 """
 
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from sb3_smac.benchmark import figures, statistics
+from sb3_smac.benchmark.document import INTERVALS, Document, bold, differences, pairs_table, with_interval
+from sb3_smac.benchmark.evaluations import evaluations
 from sb3_smac.benchmark.store import Run
 from sb3_smac.benchmark.study import Study
-from sb3_smac.benchmark.tables import MISSING, WHOLE_ROLLOUT, Curves, Results, number, ratio, timesteps
+from sb3_smac.benchmark.tables import WHOLE_ROLLOUT, Curves, Results, number, ratio, timesteps
 
 PAPER_FINALS = {
     "Acrobot": -94.1,
@@ -31,11 +31,6 @@ PAPER_ALGORITHM = "smac"
 PAPER_SOURCE = (
     "The paper's values are those that public summaries of it (arXiv 2601.18626) report, a secondary source; "
     "Humanoid's and the baselines' are not known."
-)
-LEVEL = f"{statistics.BOOTSTRAP['confidence_interval_size']:.0%}"
-INTERVALS = (
-    f"In brackets: {LEVEL} intervals by rliable's bootstrap, stratified by "
-    f"task ({statistics.BOOTSTRAP['reps']} resamples of the runs; the scale stays)."
 )
 WAY = (0.5, 0.75, 0.9)
 """Parts of the way to the best final return, whose timesteps are reported."""
@@ -54,9 +49,6 @@ OTHER_RETURNS = {
 }
 """Columns of the table of runs, each with the heading of its section and its definition."""
 
-NAMES = ("task", "algorithm", "final return of", "of the way", "X", "Y")
-"""Columns of text, to the left."""
-
 
 def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     """
@@ -74,11 +66,11 @@ def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     results = Results(study, runs)
     if not results.cells:
         raise ValueError(f"Study {study.name!r} has no finished run to report")
-    report = _Report(results)
+    report = Document(results)
     sections = (
         _introduction,
         _returns,
-        _evaluations,
+        evaluations,
         _learning,
         _aggregates,
         _batch_sizes,
@@ -91,69 +83,12 @@ def write_report(study: Study, runs: Sequence[Run], folder: Path | str) -> Path:
     return report.write(Path(folder))
 
 
-class _Report:
-    """Files and text of a report, kept until all of it is there."""
-
-    def __init__(self, results: Results) -> None:
-        study = results.study
-        # Of all entries: a line keeps its look while the study grows
-        self.styles = figures.styles({label: study.algorithm(label) for label in study.algorithms})
-        self.text = [f"# Study `{study.name}`\n"]
-        self.tables: dict[str, pd.DataFrame] = {}
-        self.figures: dict[str, Figure] = {}
-
-    def write(self, folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in self.tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-        for name, figure in self.figures.items():
-            figures.save(figure, folder, name)
-        path = folder / "report.md"
-        path.write_text("\n".join(self.text), encoding="utf-8")
-        return path
-
-    def section(self, heading: str, *paragraphs: str | pd.DataFrame) -> None:
-        """Add a section of Markdown and of tables with text in every cell."""
-        texts = [paragraph if isinstance(paragraph, str) else _markdown(paragraph) for paragraph in paragraphs]
-        self.text += [f"## {heading}\n", *(f"{text}\n" for text in texts)]
-
-    def table(self, name: str, table: pd.DataFrame) -> str:
-        """Add a CSV file; the link to it."""
-        self.tables[name] = table
-        return f"[{name}.csv]({name}.csv)"
-
-    def figure(self, name: str, figure: Figure) -> str:
-        """Add a figure; its Markdown."""
-        self.figures[name] = figure
-        return f"[![{name.replace('_', ' ')}]({name}.png)]({name}.svg)"
-
-    def curves(self, name: str, curves: Curves, ylabel: str, xlabel: str = "timesteps") -> str:
-        return self.figure(name, figures.curves_figure(curves, self.styles, ylabel, xlabel))
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    sides = ["left" if column in NAMES else "right" for column in table.columns]
-    return table.to_markdown(index=False, disable_numparse=True, colalign=sides)
-
-
-def _bold(text: str, if_so: bool) -> str:
-    return f"**{text}**" if if_so else text
-
-
-def _with_interval(table: pd.DataFrame, column: str) -> pd.Series:
-    return table.apply(lambda row: f"{row[column]:.2f} [{row['low']:.2f}, {row['high']:.2f}]", axis=1)
-
-
-def _pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"X": pairs["x"], "Y": pairs["y"], "P(X > Y)": _with_interval(pairs, "probability")})
-
-
 def _task_by_task(texts: list[pd.DataFrame], results: Results) -> pd.DataFrame:
     """The rows of all tables, those of a task together."""
     return pd.concat(texts).sort_values("task", key=lambda names: names.map(results.tasks.index), kind="stable")
 
 
-def _introduction(report: _Report, results: Results) -> None:
+def _introduction(report: Document, results: Results) -> None:
     study = results.study
     complete = len(study.algorithms) * len(study.tasks) * len(study.seeds)
     budgets = ", ".join(f"{task} {timesteps(results.budgets[task])}" for task in results.tasks)
@@ -165,11 +100,11 @@ def _introduction(report: _Report, results: Results) -> None:
     )
 
 
-def _returns(report: _Report, results: Results) -> None:
+def _returns(report: Document, results: Results) -> None:
     def text(summary: pd.DataFrame) -> pd.DataFrame:
         """The layout of the paper's Table 1."""
         best = summary.groupby("task")["mean"].max()
-        return results.across(summary, lambda cell: _bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
+        return results.across(summary, lambda cell: bold(results.mean_std(cell), cell["mean"] == best[cell["task"]]))
 
     finals = results.summary("final_return")
     final_text, source, study = text(finals), [], results.study
@@ -185,7 +120,7 @@ def _returns(report: _Report, results: Results) -> None:
         final_text,
         *source,
     )
-    _differences(report, results, "final_return", "final return")
+    differences(report, results, "final_return", "final return")
     for column, (heading, definition) in OTHER_RETURNS.items():
         if results.table[column].notna().any():
             table = results.summary(column)
@@ -195,95 +130,7 @@ def _returns(report: _Report, results: Results) -> None:
             report.section(heading, f"{definition} ({report.table(column, table)}).", shown)
 
 
-def _differences(report: _Report, results: Results, column: str, name: str) -> None:
-    """What is between two algorithms on one task."""
-    cells = results.table.dropna(subset=column).groupby(["task", "label"])[column].agg(list)
-    rows = [
-        (task, x, y, *statistics.difference(*(np.array(cells[task, label]) for label in (x, y))))
-        for x, y in combinations(results.labels, 2)
-        for task in results.tasks
-        if (task, x) in cells.index and (task, y) in cells.index
-    ]
-    if not rows:
-        return
-    table = pd.DataFrame(rows, columns=["task", "x", "y", "difference", "low", "high"])
-
-    def text(row: pd.Series) -> str:
-        if np.isnan(row["low"]):
-            return number(row["difference"])
-        interval = f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]"
-        return _bold(interval, row["low"] > 0 or row["high"] < 0)
-
-    texts = table.assign(text=table.apply(text, axis=1)).set_index(["x", "y", "task"])["text"].unstack("task")
-    pairs = [pair for pair in combinations(results.labels, 2) if pair in texts.index]
-    texts = texts.reindex(index=pairs, columns=[task for task in results.tasks if task in texts.columns]).fillna(MISSING)
-    report.section(
-        f"Differences of the {name}",
-        f"Mean {name} of X less that of Y, with the {LEVEL} interval of Welch's t-test; in bold where it leaves out 0. No "
-        f"correction is made for the number of pairs ({report.table(f'{column}_difference', table)}).",
-        texts.rename_axis(index=["X", "Y"], columns=None).reset_index(),
-    )
-
-
-def _evaluations(report: _Report, results: Results) -> None:
-    if not results.evaluation_curves("timestep"):
-        return
-    report.section(
-        "Evaluation curves",
-        "Mean return of each evaluation, with deterministic actions: the mean over seeds in a band of ± one standard "
-        "deviation; over timesteps, and over wall-clock time without evaluations.",
-        report.curves("evaluations", results.evaluation_curves("timestep"), "return"),
-        report.curves("evaluations_wall_clock", results.evaluation_curves("wall_time", 60), "return", "minutes"),
-    )
-    _differences(report, results, "evaluation", "last evaluation")
-    _published(report, results)
-    reference = results.reference
-    returns = [results.returns(column) for column in ("evaluation", "mean_evaluation")]
-    if not all(reference in values for values in returns):
-        return
-    means = [values[reference].mean(axis=0) for values in returns]
-    scores = [statistics.scaled(values, np.zeros_like(mean), mean) for values, mean in zip(returns, means, strict=True)]
-    if all(values[reference].size for values in scores):
-        last, area = map(statistics.interquartile_means, scores)
-        links = report.table("evaluation_iqm", last), report.table("mean_evaluation_iqm", area)
-        estimates = {"last evaluation": _with_interval(last, "iqm"), "area": _with_interval(area, "iqm")}
-        report.section(
-            "Evaluations over all tasks",
-            f"Interquartile mean over tasks and runs of the return over {reference}'s mean return on the task, of the last "
-            f"evaluation and of the area under the evaluations ({links[0]}, {links[1]}). {INTERVALS} Tasks: "
-            f"{last['tasks'][0]}, those in which every algorithm has runs and {reference}'s mean is positive.",
-            pd.DataFrame({"algorithm": last["label"], **estimates}),
-        )
-    pairs = statistics.probabilities_of_improvement(returns[0])
-    report.section(
-        "Improvement in evaluations",
-        "Probability that X's last evaluation is above Y's, mean over tasks "
-        f"({report.table('evaluation_improvement', pairs)}).",
-        _pairs(pairs),
-    )
-
-
-def _published(report: _Report, results: Results) -> None:
-    published, scores = results.study.published, {}
-    table = results.table[results.table["task"].isin(published)].dropna(subset="evaluation")
-    for label in results.labels:
-        values = table[table["label"] == label].groupby("task")["evaluation"].agg(list)
-        if len(values):
-            values = values[values.map(len) == values.map(len).max()]
-            scores[label] = np.array([*values]).T / [published[task] for task in values.index]
-    if not scores:
-        return
-    means = statistics.interquartile_means(scores)
-    counts = {"tasks": means["tasks"].map(str), "runs a task": means["runs"].map(str)}
-    report.section(
-        "Against what is published",
-        "Interquartile mean over tasks and runs of the last evaluation over the best that others have published on the task, "
-        f"each algorithm over the tasks in which it has most runs ({report.table('published_iqm', means)}). {INTERVALS}",
-        pd.DataFrame({"algorithm": means["label"], **counts, "of the best": _with_interval(means, "iqm")}),
-    )
-
-
-def _learning(report: _Report, results: Results) -> None:
+def _learning(report: Document, results: Results) -> None:
     curves = results.curves("episodes", "return")
     report.section(
         "Learning curves",
@@ -304,7 +151,7 @@ def _learning(report: _Report, results: Results) -> None:
         if pd.isna(row["timesteps"]):
             return "never"
         relative = "" if pd.isna(row["relative"]) else f" ({ratio(row['relative'])})"
-        return _bold(timesteps(row["timesteps"]) + relative, row["timesteps"] == fewest[row.name])
+        return bold(timesteps(row["timesteps"]) + relative, row["timesteps"] == fewest[row.name])
 
     texts = []
     for baseline in results.labels:
@@ -324,7 +171,7 @@ def _learning(report: _Report, results: Results) -> None:
     _way(report, results, every)
 
 
-def _way(report: _Report, results: Results, every: dict[str, dict[str, np.ndarray]]) -> None:
+def _way(report: Document, results: Results, every: dict[str, dict[str, np.ndarray]]) -> None:
     """How soon each algorithm is near the best end, a return that need be no algorithm's own."""
     rows, best = [], results.summary("final_return").groupby("task")["mean"].max()
     for task, means in every.items():
@@ -338,7 +185,7 @@ def _way(report: _Report, results: Results, every: dict[str, dict[str, np.ndarra
 
     def text(row: pd.Series) -> str:
         needed = row["timesteps"]
-        return "never" if pd.isna(needed) else _bold(timesteps(needed), needed == fewest[row.name])
+        return "never" if pd.isna(needed) else bold(timesteps(needed), needed == fewest[row.name])
 
     texts = []
     for part in WAY:
@@ -362,7 +209,7 @@ def _scores(results: Results) -> dict[str, np.ndarray]:
     return statistics.scaled(returns, means.min(axis=0), means.max(axis=0))
 
 
-def _aggregates(report: _Report, results: Results) -> None:
+def _aggregates(report: Document, results: Results) -> None:
     scores = _scores(results)
     if not any(values.size for values in scores.values()):
         report.section("Over all tasks", "Takes a task that two algorithms have finished with different returns.")
@@ -376,16 +223,16 @@ def _aggregates(report: _Report, results: Results) -> None:
         f"{INTERVALS} Tasks: {means['tasks'][0]}, those in which every algorithm has runs and two differ; "
         f"runs per task: {counts}.",
         f"Interquartile mean: the mean of the middle half of all runs ({report.table('interquartile_mean', means)}).",
-        pd.DataFrame({"algorithm": means["label"], "interquartile mean": _with_interval(means, "iqm")}),
+        pd.DataFrame({"algorithm": means["label"], "interquartile mean": with_interval(means, "iqm")}),
         "Probability of improvement: that a run of X ends above a run of Y, mean over tasks "
         f"({report.table('probability_of_improvement', pairs)}).",
-        _pairs(pairs),
+        pairs_table(pairs),
         f"Performance profiles: the higher, the better ({report.table('performance_profiles', profiles)}).",
         report.figure("performance_profiles", figures.profiles_figure(profiles, report.styles)),
     )
 
 
-def _batch_sizes(report: _Report, results: Results) -> None:
+def _batch_sizes(report: Document, results: Results) -> None:
     """Algorithms that a task was trained on at several batch sizes, the smallest first; no ratio to a negative return."""
     runs = results.table
     runs = runs.assign(
@@ -418,7 +265,7 @@ def _batch_sizes(report: _Report, results: Results) -> None:
     )
 
 
-def _step_sizes(report: _Report, results: Results) -> None:
+def _step_sizes(report: Document, results: Results) -> None:
     """Algorithms that a task was trained on with several fixed step sizes, and which of them to take."""
     keys = ["task", "algorithm", "step_size"]
     runs = results.table.dropna(subset=keys)
@@ -456,7 +303,7 @@ def _step_sizes(report: _Report, results: Results) -> None:
         "step size": table["step_size"].map("{:g}".format),
         "final return": table.apply(results.mean_std, axis=1),
         "lost": table["lost"].map(number),
-        "kept": table.apply(lambda row: _bold(number(row["kept"]), row["chosen"]), axis=1),
+        "kept": table.apply(lambda row: bold(number(row["kept"]), row["chosen"]), axis=1),
     }
     report.section(
         "Step sizes",
@@ -468,7 +315,7 @@ def _step_sizes(report: _Report, results: Results) -> None:
     )
 
 
-def _times(report: _Report, results: Results) -> None:
+def _times(report: Document, results: Results) -> None:
     cells = results.table.groupby(["task", "label"], sort=False)
     table = cells[["wall_clock", "update_time", "budget"]].median()
     table["update_share"] = table["update_time"] / table["wall_clock"]
@@ -492,7 +339,7 @@ def _times(report: _Report, results: Results) -> None:
     )
 
 
-def _log_probabilities(report: _Report, results: Results) -> None:
+def _log_probabilities(report: Document, results: Results) -> None:
     report.section(
         "Log-probability",
         "Mean log-probability of the actions taken, drawn as the learning curves.",

@@ -82,16 +82,17 @@ class Results:
         cells = self.table.groupby(["task", "label"], sort=False)[column]
         return cells.agg(mean="mean", std=lambda values: values.std(ddof=0), seeds="count").reset_index()
 
-    def returns(self, column: str) -> dict[str, np.ndarray]:
+    def returns(self, column: str, labels: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """
         Returns as rliable takes them: only tasks in which every label has runs, and of each label as many runs, in the order
         of the seeds, as the task with the fewest has.
 
         :param column: a column of ``table``
+        :param labels: labels of the entries; ``None``: all
         :return: for each label, shape (runs, tasks); nothing if there are fewer than two labels, or no such task
         """
         values = self.table.dropna(subset=column).groupby(["label", "task"])[column].agg(list)
-        labels = [label for label in self.labels if label in values.index]
+        labels = [label for label in labels or self.labels if label in values.index]
         tasks = [task for task in self.tasks if all((label, task) in values.index for label in labels)]
         if len(labels) < 2 or not tasks:
             return {}
