@@ -40,6 +40,7 @@ REPORTED = {
     "hopper": {"learning_curves": "hopper"},
     "one_line": {"learning_curves": "one_line"},
     "million": {"evaluations": "million"},
+    "elsewhere": {"evaluations": "elsewhere"},
     "paper": {"learning_curves": "paper", "log_probability": "paper_log_probability"},
     "paper_kl": {"learning_curves": "paper_kl"},
     "batch_size": {"learning_curves": "batch_size"},
