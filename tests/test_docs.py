@@ -12,6 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import gymnasium as gym
@@ -115,27 +116,45 @@ LABELS = {
 }
 
 
-def test_tables_of_the_ladder() -> None:
-    """The README's and the page's numbers are those of the stored runs."""
+def stored(study: str, curve: str, column: str) -> tuple[Any, Any]:
+    """The stored runs of a study, with their summaries, and the values of a curve of each run; both by its key."""
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
-    results = ROOT / "benchmarks" / "results"
+    folder = ROOT / "benchmarks" / "results" / study
+    lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    runs = pandas.DataFrame([{**run, **run["summary"]} for run in map(json.loads, lines)]).set_index("key")
+    values = pandas.read_parquet(folder / f"{curve}.parquet", columns=["key", column])
+    return runs, values.groupby("key", observed=True)[column]
 
-    def stored(name: str) -> dict[str, dict[tuple[str, str], str]]:
+
+def evaluated(study: str) -> dict[tuple[str, str], list[float]]:
+    """The last evaluation of every stored run of a study, for each label and task."""
+    runs, evaluations = stored(study, "evaluations", "mean")
+    return runs.assign(last=evaluations.last()).groupby(["label", "task"])["last"].agg(list).to_dict()
+
+
+def cell(values: list[float] | None, seeds: int, digits: int = 0) -> str:
+    """How a page writes them."""
+    if not values:
+        return ""
+    text = f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return text if len(values) == seeds else f"{text} ({len(values)})"
+
+
+def test_tables_of_the_ladder() -> None:
+    """The README's and the page's numbers are those of the stored runs."""
+
+    def cells_of(study: str, seeds: int) -> dict[str, dict[tuple[str, str], str]]:
         """Mean ± standard deviation over seeds of three returns, for each label and task."""
-        lines = (results / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()
-        runs = pandas.DataFrame([{**run, **run["summary"]} for run in map(json.loads, lines)]).set_index("key")
-        episodes = pandas.read_parquet(results / name / "episodes.parquet", columns=["key", "return"])
-        runs["last_100_episodes"] = episodes.groupby("key", observed=True)["return"].apply(
-            lambda values: values.tail(100).mean()
-        )
+        runs, episodes = stored(study, "episodes", "return")
+        runs["last_100_episodes"] = episodes.apply(lambda values: values.tail(100).mean())
         groups = runs.groupby(["label", "task"])
         return {
-            column: {key: f"{values.mean():.0f} ± {values.std(ddof=0):.0f}" for key, values in groups[column]}
+            column: {key: cell(values.tolist(), seeds) for key, values in groups[column]}
             for column in ("last_100_episodes", "mean_training_return", "final_return")
         }
 
-    ladder, hopper = stored("ladder"), stored("hopper")
+    ladder, hopper = cells_of("ladder", 3), cells_of("hopper", 10)
     readme, page = ROOT / "README.md", DOCS / "pages" / "benchmarks.md"
     tasks = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4")
     header = f"| | {' | '.join(tasks)} |"
@@ -155,26 +174,6 @@ def test_tables_of_the_ladder() -> None:
         key = LABELS[label], "Hopper-v4"
         assert cells == [hopper[column][key] for column in sections.values()]
         assert cells[0] in readme.read_text(encoding="utf-8")
-
-
-def evaluated(study: str) -> dict[tuple[str, str], list[float]]:
-    """The last evaluation of every stored run of a study, for each label and task."""
-    pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
-    folder = ROOT / "benchmarks" / "results" / study
-    lines = (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()
-    runs = pandas.DataFrame(map(json.loads, lines)).set_index("key")
-    evaluations = pandas.read_parquet(folder / "evaluations.parquet", columns=["key", "mean"])
-    runs["last"] = evaluations.groupby("key", observed=True)["mean"].last()
-    return runs.groupby(["label", "task"])["last"].agg(list).to_dict()
-
-
-def cell(values: list[float] | None, seeds: int, digits: int = 0) -> str:
-    """How a page writes them."""
-    if not values:
-        return ""
-    text = f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    return text if len(values) == seeds else f"{text} ({len(values)})"
 
 
 def test_tables_of_a_million_steps() -> None:
